@@ -1,0 +1,98 @@
+"""The command: `python -m service`, installed as `vectr0`."""
+
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from importlib.metadata import version
+from typing import NoReturn
+
+import click
+
+from service.settings import SETTINGS, InvalidSettingsError, Settings, read
+
+
+def _settings_help() -> str:
+    lines = ["\b", "Environment variables:"]
+    for setting in SETTINGS.values():
+        default = f" Default: {setting.default}." if setting.default else ""
+        lines += [f"  {setting.name}", f"      {setting.meaning}{default}"]
+    return "\n".join(lines)
+
+
+@click.command(
+    epilog=_settings_help(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--listen", metavar="HOST:PORT", help="Where to listen; as VECTR0_LISTEN.")
+@click.option("--workers", metavar="N", help="How many processes; as VECTR0_WORKERS.")
+@click.option("--redis-url", metavar="URL", help="The Redis that all replicas share; as VECTR0_REDIS_URL.")
+@click.version_option(version("vectr0"), prog_name="vectr0")
+def main(listen: str | None, workers: str | None, redis_url: str | None) -> None:
+    r"""Serve VECTR0: tell every open browser tab that a new version of its web application was deployed.
+
+    Without settings it runs on an embedded Redis that forgets everything when it stops, and prints how to record a
+    first deployment and how to watch. For more than a try, give it a Redis and tokens:
+
+    \b
+      VECTR0_REDIS_URL=redis://redis.internal:6379 VECTR0_TOKENS_FILE=/run/secrets/tokens vectr0 --listen 0.0.0.0:8000
+    """
+    options = {"VECTR0_LISTEN": listen, "VECTR0_WORKERS": workers, "VECTR0_REDIS_URL": redis_url}
+    environ = {**os.environ, **{name: value for name, value in options.items() if value is not None}}
+    # prometheus_client chooses its multi-process mode when it is imported, which the server does: so it comes later.
+    with tempfile.TemporaryDirectory(prefix="vectr0-metrics-") as folder:
+        if environ.get("VECTR0_WORKERS", "1").strip() not in ("", "1"):
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        _serve(environ)
+
+
+def _serve(environ: dict[str, str]) -> None:
+    from service import logs, server  # noqa: PLC0415
+
+    try:
+        settings, warnings = read(environ, server.raise_descriptor_limit())
+    except InvalidSettingsError as error:
+        _refuse(str(error))
+    logs.configure(settings.log_format)
+    for warning in warnings:
+        logs.logger.warning(warning)
+    try:
+        listening = server.bind(settings.listen)
+    except server.ListenError as error:
+        _refuse(str(error))
+    click.echo(_greeting(settings))
+    with suppress(KeyboardInterrupt):  # Ctrl-C, and everything has been ended in order
+        server.serve(settings, listening)
+
+
+def _refuse(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(2)
+
+
+def _greeting(settings: Settings) -> str:
+    url = settings.listen.url + settings.root_path
+    token = settings.printed_token or "$VECTR0_TOKEN"
+    lines = [f"VECTR0 listens on {url}"]
+    if settings.redis_url is None:
+        lines += [
+            "It runs on an embedded Redis: all that it is told is forgotten when it stops (see VECTR0_REDIS_URL).",
+            f"The token for recording, made for this run: {token}",
+        ]
+    deployment = (
+        '{"appName":"web","version":"1.0.0","gitCommit":"3f2c1ab","buildNumber":1,'
+        '"buildTime":1763800000000,"environment":"production"}'
+    )
+    lines += [
+        "",
+        "Watch:",
+        f"  curl -N {url}/events/web/production",
+        "Record a deployment:",
+        f"  curl {url}/deployments -H 'Authorization: Bearer {token}' \\\n    --json '{deployment}'",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""The routes for requests that end: recording deployments, reading them, and being operated."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.auth import Tokens, authorize
+from service.channel import Channel, Channels
+from service.deployment import NAME_RULE, ChannelName, Deployment, FieldError, Submission, channel_name
+from service.metrics import Metrics
+from service.openapi import document
+from service.problem import Problem
+from service.relay import Relay
+from service.store import Store
+from service.stream import Streams
+
+DEFAULT_LIMIT: Final = 100
+MAX_LIMIT: Final = 1000
+MAX_KEY_LENGTH: Final = 128
+
+deployment_logger = logging.getLogger("vectr0.deployments")
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """What the routes work with; see `service.app`."""
+
+    store: Store
+    channels: Channels
+    streams: Streams
+    relay: Relay
+    tokens: Tokens
+    metrics: Metrics
+    root_path: str
+
+
+def hub_of(request: Request) -> Hub:
+    """Give what the lifespan made."""
+    hub: Hub = request.scope["state"]["hub"]
+    return hub
+
+
+async def record(request: Request) -> Response:
+    """Record a deployment: 201, or 200 with the earlier one that it repeats."""
+    hub = hub_of(request)
+    grants = hub.tokens.identify(request.headers.get("authorization"))
+    _refuse_parameters(request)
+    _require_json(request)
+    key = _idempotency_key(request)
+    submission = Submission.from_json(await request.body())
+    authorize(grants, submission.channel)
+    with hub.metrics.append_latency.time(), hub.metrics.deployments_failing():
+        appended = await hub.store.append(submission, key)
+    hub.metrics.deployments.labels(appended.outcome).inc()
+    if appended.outcome == "conflict":
+        message = "was used for another payload; a new deployment needs a new key"
+        raise Problem(422, f"Idempotency-Key: {message}", errors=[FieldError("Idempotency-Key", message)])
+    if appended.outcome == "recorded":
+        _log(submission, appended.deployment)
+    return _json(
+        appended.deployment.json,
+        201 if appended.outcome == "recorded" else 200,
+        # Relative to /deployments, so that it is right below any prefix that a proxy has taken off.
+        {"Location": f"deployments/{submission.channel}", "Cache-Control": "no-store"},
+    )
+
+
+async def list_all(request: Request) -> Response:
+    """List deployments over all channels, newest first."""
+    hub = hub_of(request)
+    parameters = _parameters(request, "appName", "environment", "gitTag", "limit")
+    limit = _limit(parameters.get("limit"))
+    names = [name for name in await hub.store.names() if _matches(name, parameters)]
+    found = [deployment for history in await hub.store.histories(names) for deployment in history]
+    if "gitTag" in parameters:
+        found = [deployment for deployment in found if deployment.fields.get("gitTag") == parameters["gitTag"]]
+    found.sort(key=lambda deployment: deployment.id, reverse=True)
+    return _list(found[:limit])
+
+
+async def list_channel(request: Request) -> Response:
+    """List a channel's deployments, newest first; an unknown channel has none."""
+    _refuse_parameters(request)
+    channel = await _loaded(request)
+    return _list([frame.deployment for frame in reversed(channel.frames)])
+
+
+async def latest(request: Request) -> Response:
+    """Give a channel's newest deployment, or 304 to one who has it."""
+    _refuse_parameters(request)
+    channel = await _loaded(request)
+    if not channel.frames:
+        raise Problem(404, f"{channel.name} has no deployment", headers={"Cache-Control": "no-cache"})
+    newest = channel.frames[-1].deployment
+    etag = f'"{newest.id}"'
+    headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if _has(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    return _json(newest.json, 200, headers)
+
+
+async def forget(request: Request) -> Response:
+    """Forget a channel."""
+    hub = hub_of(request)
+    grants = hub.tokens.identify(request.headers.get("authorization"))
+    _refuse_parameters(request)
+    name = _name(request)
+    authorize(grants, name)
+    existed = await hub.store.forget(name)
+    if not existed:
+        raise Problem(404, f"{name} has no deployment")
+    deployment_logger.info("forgot %s", name, extra={"channel": name})
+    channel = hub.channels.get(name)
+    if channel is not None:
+        await hub.channels.read(channel)
+    return Response(status_code=204)
+
+
+async def livez(_: Request) -> Response:
+    """Answer while the event loop turns."""
+    return _json(b'{"status":"alive"}', 200, {"Cache-Control": "no-store"})
+
+
+async def readyz(request: Request) -> Response:
+    """Tell how it goes. Never red because Redis is away: from memory a replica still serves."""
+    hub = hub_of(request)
+    relay = hub.relay
+    health = {
+        "status": "ready",
+        "relay": {"state": relay.state, "since": int(relay.since * 1000), "lastError": relay.last_error},
+        "channels": len(hub.channels),
+        "streams": hub.streams.count,
+        "maxStreams": hub.streams.limit,
+        "now": time.time_ns() // 1_000_000,
+    }
+    return _json(orjson.dumps(health), 200, {"Cache-Control": "no-store"})
+
+
+async def metrics(request: Request) -> Response:
+    """Give the metrics of all workers."""
+    return Response(hub_of(request).metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def openapi(request: Request) -> Response:
+    """Describe these routes to machines."""
+    return _json(orjson.dumps(document(hub_of(request).root_path)), 200, {"Cache-Control": "no-cache"})
+
+
+async def _loaded(request: Request) -> Channel:
+    """Give the request's channel, read into memory where it isn't yet."""
+    channels = hub_of(request).channels
+    channel = channels.open(_name(request))
+    if not channel.loaded:
+        await channels.read(channel)
+    return channel
+
+
+def _name(request: Request) -> ChannelName:
+    name = channel_name(request.path_params["app"], request.path_params["environment"])
+    if name is None:
+        raise Problem(404, f"a channel is an application and an environment, each {NAME_RULE}")
+    return name
+
+
+def _require_json(request: Request) -> None:
+    content_type = request.headers.get("content-type", "none")
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise Problem(
+            415,
+            f"the Content-Type must be application/json, not {content_type}; with curl, use --json",
+            headers={"Accept-Post": "application/json"},
+        )
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
+        message = f"must be 1 to {MAX_KEY_LENGTH} printable ASCII characters"
+        raise Problem(422, f"Idempotency-Key: {message}", errors=[FieldError("Idempotency-Key", message)])
+    return key
+
+
+def _refuse_parameters(request: Request) -> None:
+    _parameters(request)
+
+
+def _parameters(request: Request, *allowed: str) -> Mapping[str, str]:
+    known = ", ".join(allowed) or "none"
+    parameters: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in allowed:
+            message = f"is not a parameter of this route; it has {known}"
+        elif name in parameters:
+            message = "is given twice"
+        else:
+            parameters[name] = value
+            continue
+        raise Problem(400, f"{name}: {message}", errors=[FieldError(name, message)])
+    return parameters
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT:
+        return int(text)
+    message = f"must be an integer from 1 to {MAX_LIMIT}, not {text[:40]}"
+    raise Problem(400, f"limit: {message}", errors=[FieldError("limit", message)])
+
+
+def _matches(name: ChannelName, parameters: Mapping[str, str]) -> bool:
+    app, _, environment = name.partition("/")
+    return parameters.get("appName", app) == app and parameters.get("environment", environment) == environment
+
+
+def _has(if_none_match: str | None, etag: str) -> bool:
+    """Compare weakly (RFC 9110, section 13.1.2)."""
+    candidates = [candidate.strip().removeprefix("W/") for candidate in (if_none_match or "").split(",")]
+    return "*" in candidates or etag in candidates
+
+
+def _list(deployments: list[Deployment]) -> Response:
+    body = b'{"deployments":[' + b",".join(deployment.json for deployment in deployments) + b"]}"
+    return _json(body, 200, {"Cache-Control": "no-cache"})
+
+
+def _json(body: bytes, status: int, headers: Mapping[str, str]) -> Response:
+    return Response(body, status, headers, "application/json")
+
+
+def _log(submission: Submission, deployment: Deployment) -> None:
+    deployment_logger.info(
+        "recorded %s %s (%s)",
+        submission.channel,
+        submission.git_tag or submission.version,
+        submission.git_commit,
+        extra={"channel": submission.channel, "deployedAt": deployment.id, "version": submission.version},
+    )

@@ -1,0 +1,133 @@
+"""The application: makes the parts, ties them together, and starts and ends their tasks."""
+
+import asyncio
+import gc
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service import api
+from service.api import Hub
+from service.auth import Tokens
+from service.channel import Channels
+from service.events import Events
+from service.metrics import Metrics
+from service.origins import OriginMiddleware, Origins
+from service.problem import EXCEPTION_HANDLERS, MAX_BODY_SIZE
+from service.relay import Relay
+from service.settings import Settings
+from service.store import Store, connect
+from service.stream import Streams
+
+logger = logging.getLogger("vectr0")
+
+
+class State(TypedDict):
+    """What the lifespan hands to the routes."""
+
+    hub: Hub
+    events: ASGIApp
+
+
+def create(settings: Settings) -> ASGIApp:
+    """Make the application. Nothing is connected and no task runs before its lifespan starts."""
+    origins = Origins(settings.origins)
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[State]:
+        loop = asyncio.get_running_loop()
+        metrics = Metrics()
+        store = Store(connect(settings.redis_url), settings.prefix)
+        channels = Channels(loop.call_soon, loop.time, metrics)
+        relay = Relay(store, channels, metrics)
+        streams = Streams(settings.max_streams, channels, metrics)
+        hub = Hub(store, channels, streams, relay, Tokens(settings.grants), metrics, settings.root_path)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(_supervised(run)) for run in (relay.run(), streams.run())]
+                # What is here now stays: a collection needn't look at it again.
+                gc.collect()
+                gc.freeze()
+                logger.info("started", extra={"workers": settings.workers})
+                yield {"hub": hub, "events": Events(channels, streams, relay, origins, metrics)}
+                for task in running:
+                    task.cancel()
+        finally:
+            await store.aclose()
+            logger.info("stopped")
+
+    events = _EventsRoute()
+    # Streams are routed before the middlewares: each would cost them time and memory on every connect.
+    return StripRootPath(
+        Router(
+            [
+                Route("/events", events),
+                Route("/events/{app}/{environment}", events),
+                Mount("/", _requests(origins)),
+            ],
+            redirect_slashes=False,
+            lifespan=lifespan,
+        ),
+        settings.root_path,
+    )
+
+
+class _EventsRoute:
+    """Hands a request to the `Events` of this lifespan; Starlette takes an object for a whole application."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await scope["state"]["events"](scope, receive, send)
+
+
+def _requests(origins: Origins) -> Starlette:
+    """Make the application for requests that end."""
+    application = Starlette(
+        routes=[
+            Route("/deployments", api.record, methods=["POST"]),
+            Route("/deployments", api.list_all),
+            Route("/deployments/{app}/{environment}", api.list_channel),
+            Route("/deployments/{app}/{environment}", api.forget, methods=["DELETE"]),
+            Route("/deployments/{app}/{environment}/latest", api.latest),
+            Route("/livez", api.livez),
+            Route("/readyz", api.readyz),
+            Route("/metrics", api.metrics),
+            Route("/openapi.json", api.openapi),
+        ],
+        middleware=[Middleware(OriginMiddleware, origins=origins)],
+        exception_handlers=EXCEPTION_HANDLERS,
+        max_body_size=MAX_BODY_SIZE,
+    )
+    application.router.redirect_slashes = False
+    return application
+
+
+class StripRootPath:
+    """Takes a path prefix off that a proxy has left on; one that the proxy took off isn't there."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._root_path and scope["type"] == "http" and scope["path"].startswith(self._root_path + "/"):
+            scope["path"] = scope["path"][len(self._root_path) :]
+        await self._app(scope, receive, send)
+
+
+async def _supervised(run: Awaitable[None]) -> None:
+    """Run a task that has to live as long as the process; end the process, loudly, if it fails.
+
+    A replica that no longer hears of deployments but keeps its browsers is worse than one that is gone.
+    """
+    try:
+        await run
+    except Exception:
+        logger.critical("a task that this service can't do without has failed; the process ends", exc_info=True)
+        signal.raise_signal(signal.SIGTERM)

@@ -1,0 +1,292 @@
+"""The channel: its ten newest deployments in memory, and the streams that are told of each."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Final, Protocol
+
+from service.deployment import KEPT, ChannelName, Deployment
+from service.frame import DeploymentFrame
+
+SLICE: Final = 250
+"""Streams written to before the event loop gets its turn: about 3 ms."""
+
+IDLE_LIFETIME: Final = 300.0
+"""Seconds for which a channel that nobody needs stays in memory."""
+
+READ_INTERVAL: Final = 1.0
+"""Seconds between two reads that ids ahead of memory ask for: whoever makes ids up must not reach Redis with them."""
+
+
+Later = Callable[[Callable[[], None]], object]
+"""Calls a function in the next turn of the event loop (``loop.call_soon``)."""
+
+
+class Subscriber(Protocol):
+    """One that is told of a channel's deployments: a stream, or a board's view of the channel."""
+
+    sent: int
+    """The id of the newest deployment that was written to it; 0 for none."""
+
+    @property
+    def flowing(self) -> bool:
+        """False while its socket takes no more; it is made level when it flows again."""
+
+    def send(self, frame: DeploymentFrame) -> None:
+        """Write an event."""
+
+
+class Observer(Protocol):
+    """One that counts what is written."""
+
+    def wrote(self, frames: int) -> None:
+        """So many frames were written to streams."""
+
+    def spread(self, deployment: Deployment) -> None:
+        """A deployment has been written to every stream of its channel."""
+
+
+class Channel:
+    """One (application, environment) in the memory of this process.
+
+    It knows neither Redis nor HTTP. The relay gives it what the subscription brings (`take`) and what it read
+    (`replace`); every change is spread to the subscribers by a plain loop.
+    """
+
+    __slots__ = (
+        "_behind", "_later", "_observer", "_scheduled", "_spreading", "changes", "frames", "loaded", "name",
+        "needed_at", "pins", "read_at", "readers", "subscribers", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, name: ChannelName, later: Later, observer: Observer) -> None:
+        self.name = name
+        self.frames: list[DeploymentFrame] = []
+        """The kept deployments, oldest first."""
+        self.loaded = False
+        """True once the channel has been read."""
+        self.changes = 0
+        """How often memory was changed: a read counts only if this stood still since it was sent."""
+        self.subscribers: set[Subscriber] = set()
+        self.waiting: dict[Subscriber, int | None] = {}
+        """Streams whose start the next read decides, with their last event ids."""
+        self.readers: list[asyncio.Future[None]] = []
+        """Those who wait for the next read."""
+        self.pins = 0
+        """How many requests hold on to this channel while they wait."""
+        self.read_at = float("-inf")
+        self.needed_at = float("-inf")
+        self._behind: Iterator[Subscriber] = iter(())
+        """Those that the latest change has still to reach."""
+        self._scheduled = False
+        self._spreading: Deployment | None = None
+        self._later = later
+        self._observer = observer
+
+    @property
+    def newest(self) -> int | None:
+        """The id of the newest deployment in memory."""
+        return self.frames[-1].deployment.id if self.frames else None
+
+    def replay(self, last_event_id: int | None) -> list[DeploymentFrame]:
+        """What a stream that starts now gets first: all kept after its id, or the newest where it has none."""
+        if last_event_id is None or last_event_id > (self.newest or 0):
+            return self.frames[-1:]
+        return [frame for frame in self.frames if frame.deployment.id > last_event_id]
+
+    def is_behind(self, last_event_id: int | None) -> bool:
+        """Tell whether a reader has seen more than this memory holds; then the channel is read first."""
+        return last_event_id is not None and last_event_id > (self.newest or 0)
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Tell a subscriber of everything from now on; what is in memory it has been sent."""
+        subscriber.sent = self.newest or 0
+        self.subscribers.add(subscriber)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber."""
+        self.subscribers.discard(subscriber)
+        self.waiting.pop(subscriber, None)
+
+    def take(self, deployment: Deployment) -> bool:
+        """Take a message of the subscription. Gives False where the channel has to be read first."""
+        if not self.loaded:
+            return False
+        if any(frame.deployment.id == deployment.id for frame in self.frames):
+            return True
+        if deployment.previous != self.newest or deployment.id <= (self.newest or 0):
+            return False
+        self._spread_all()  # before the oldest goes that somebody may still have to be sent
+        self.frames = [*self.frames, DeploymentFrame.of(deployment)][-KEPT:]
+        self.changes += 1
+        self._spreading = deployment
+        self._spread()
+        return True
+
+    def replace(self, deployments: Iterable[Deployment]) -> None:
+        """Let memory become what was read, wholly, also when that is empty or older."""
+        self._spread_all()
+        kept = {frame.deployment: frame for frame in self.frames}
+        self.frames = [kept.get(deployment) or DeploymentFrame.of(deployment) for deployment in deployments]
+        self.loaded = True
+        self.changes += 1
+        for subscriber, last_event_id in self.waiting.items():
+            for frame in self.replay(last_event_id):
+                subscriber.send(frame)
+            self.join(subscriber)
+        self.waiting.clear()
+        self._spread()
+
+    def make_level(self, subscriber: Subscriber) -> None:
+        """Send, in order, what is newer than the newest sent; where memory is older than that, its newest once."""
+        newest = self.newest
+        if newest is None or not subscriber.flowing or subscriber.sent == newest:
+            return
+        for frame in self.replay(subscriber.sent or None) if subscriber.sent else self.frames:
+            subscriber.send(frame)
+        subscriber.sent = newest
+
+    def _spread(self) -> None:
+        self._behind = iter(tuple(self.subscribers))
+        if not self._scheduled:
+            self._spread_slice()
+
+    def _spread_slice(self, limit: int = SLICE) -> None:
+        """Make the next streams level, then give the loop back: a new stream waits for a slice, not for all."""
+        self._scheduled = False
+        count = 0
+        if self.frames:
+            frame = self.frames[-1]
+            newest, previous = frame.deployment.id, frame.deployment.previous or 0
+            for count, subscriber in enumerate(islice(self._behind, limit), start=1):  # noqa: B007
+                if subscriber.sent == previous and subscriber.flowing:  # nearly all: spare them the general rule
+                    subscriber.send(frame)
+                    subscriber.sent = newest
+                else:
+                    self.make_level(subscriber)
+        self._observer.wrote(count)
+        if count == limit:
+            self._scheduled = True
+            self._later(self._spread_slice)
+        elif self._spreading:
+            self._observer.spread(self._spreading)
+            self._spreading = None
+
+    def _spread_all(self) -> None:
+        """Let the change before reach everybody."""
+        if self._scheduled:
+            self._spread_slice(limit=len(self.subscribers) + 1)
+
+
+class Watcher(Protocol):
+    """A board: it has a subscriber of its own, a view, in every channel."""
+
+    def watch(self, channel: Channel) -> None:
+        """Take a channel that has come into memory."""
+
+    def unwatch(self, channel: Channel) -> None:
+        """Let go of one that has left it."""
+
+    def view(self, channel: Channel) -> Subscriber | None:
+        """Give its subscriber in a channel."""
+
+
+class Channels:
+    """The channels in the memory of this process, and which of them are to be read."""
+
+    def __init__(self, later: Later, clock: Callable[[], float], observer: Observer) -> None:
+        self._channels: dict[ChannelName, Channel] = {}
+        self._later = later
+        self._clock = clock
+        self._observer = observer
+        self.watchers: set[Watcher] = set()
+        """Boards: those that are told of every channel."""
+        self.surveyed = False
+        """True while every channel that Redis knows is here; kept so as long as there are watchers."""
+        self._unread: dict[Channel, float] = {}
+        self._unread_changed = asyncio.Event()
+
+    def add_watcher(self, watcher: Watcher) -> None:
+        """Show a board every channel in memory, and each that comes."""
+        self.watchers.add(watcher)
+        for channel in self._channels.values():
+            watcher.watch(channel)
+
+    def remove_watcher(self, watcher: Watcher) -> None:
+        """Forget a board."""
+        self.watchers.discard(watcher)
+        self.surveyed = self.surveyed and bool(self.watchers)
+        for channel in self._channels.values():
+            watcher.unwatch(channel)
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(tuple(self._channels.values()))
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def get(self, name: ChannelName) -> Channel | None:
+        """Give a channel that is in memory."""
+        return self._channels.get(name)
+
+    def open(self, name: ChannelName) -> Channel:
+        """Give a channel, new and unread where it isn't in memory."""
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = Channel(name, self._later, self._observer)
+            for watcher in self.watchers:
+                watcher.watch(channel)
+        channel.needed_at = self._clock()
+        return channel
+
+    def read_soon(self, channel: Channel, *, within_interval: bool = True) -> None:
+        """Have the relay read a channel: at once, or when the last read is READ_INTERVAL ago."""
+        due = self._clock() if within_interval else channel.read_at + READ_INTERVAL
+        self._unread[channel] = min(due, self._unread.get(channel, due))
+        self._unread_changed.set()
+
+    async def read(self, channel: Channel, *, within_interval: bool = True) -> None:
+        """Wait for a read that is sent from now on; one serves all who wait.
+
+        Raises what the relay could not read it for.
+        """
+        future = asyncio.get_running_loop().create_future()
+        channel.readers.append(future)
+        channel.pins += 1
+        self.read_soon(channel, within_interval=within_interval)
+        try:
+            await future
+        finally:
+            channel.pins -= 1
+
+    async def unread(self, limit: int) -> list[Channel]:
+        """Wait for channels to be read, and give those that are due, no longer as unread."""
+        while True:
+            self._unread_changed.clear()
+            now = self._clock()
+            due = [channel for channel, at in self._unread.items() if at <= now][:limit]
+            for channel in due:
+                del self._unread[channel]
+                channel.read_at = now
+            if due:
+                return due
+            next_due = min(self._unread.values(), default=None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if next_due is None else next_due - now):
+                    await self._unread_changed.wait()
+
+    def let_go(self) -> None:
+        """Drop the channels that nobody needs: empty ones at once, others after IDLE_LIFETIME."""
+        now = self._clock()
+        for name, channel in tuple(self._channels.items()):
+            views = {watcher.view(channel) for watcher in self.watchers}
+            used = channel.subscribers - views or channel.waiting.keys() - views or channel.pins
+            awaited = views and channel in self._unread
+            idle = not channel.frames or (not views and channel.needed_at + IDLE_LIFETIME < now)
+            if idle and not used and not awaited:
+                del self._channels[name]
+                self._unread.pop(channel, None)
+                for watcher in self.watchers:
+                    watcher.unwatch(channel)
+            elif used:
+                channel.needed_at = now

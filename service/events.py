@@ -1,0 +1,147 @@
+"""The two event routes: which browsers get a stream, and what each gets first."""
+
+import asyncio
+import time
+from typing import Final
+
+from sse_starlette import EventSourceResponse
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.channel import Channel, Channels
+from service.deployment import NAME_RULE, channel_name, event_id
+from service.frame import LAST_CHUNK, Frame, ping
+from service.metrics import Metrics
+from service.origins import Origins
+from service.problem import Problem
+from service.protocol import stream_opener
+from service.relay import Relay
+from service.store import StoreUnavailableError
+from service.stream import RETRY_MS, RETRY_OVER_LIMIT_MS, Board, OpenStream, Stream, Streams, random_retry
+
+FIRST_READ_DEADLINE: Final = 1.5
+"""Seconds for which a stream's first bytes are held back for a read; then it starts with a ping and waits."""
+
+_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+
+
+class Events:
+    """Opens streams. It stands below no middleware and leaves no task behind."""
+
+    def __init__(self, channels: Channels, streams: Streams, relay: Relay, origins: Origins, metrics: Metrics) -> None:
+        self._channels = channels
+        self._streams = streams
+        self._relay = relay
+        self._origins = origins
+        self._metrics = metrics
+        # The headers are sse-starlette's; its iterator is never touched.
+        response = EventSourceResponse(
+            iter(()), headers={"Cache-Control": "no-store, no-transform", "Content-Type": "text/event-stream"}
+        )
+        self._headers = [header for header in response.raw_headers if header[0] != b"connection"]
+        self._head = b"".join(b"%b: %b\r\n" % header for header in [*self._headers, (b"connection", b"close")])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for a stream of one channel, or of all."""
+        try:
+            if await self._is_admitted(scope, receive, send):
+                await (self._open_channel(scope) if scope["path_params"] else self._open_board(scope))
+        except Problem as problem:
+            origin = Headers(scope=scope).get("origin")
+            await problem.response(headers=self._origins.headers(origin))(scope, receive, send)
+
+    async def _open_channel(self, scope: Scope) -> None:
+        name = channel_name(scope["path_params"]["app"], scope["path_params"]["environment"])
+        if name is None:
+            raise Problem(404, f"a channel is an application and an environment, each {NAME_RULE}")
+        last_event_id = _last_event_id(scope)
+        channel = self._channels.open(name)
+        undecided = not channel.loaded or channel.is_behind(last_event_id)
+        if undecided:
+            undecided = not await self._is_read(channel)
+        stream = Stream(self._streams, channel, chunked=_is_chunked(scope))
+        replay = [] if undecided else [frame.numbered for frame in channel.replay(last_event_id)]
+        if self._open(scope, stream, replay):
+            if undecided:
+                channel.waiting[stream] = last_event_id
+            else:
+                channel.join(stream)
+
+    async def _open_board(self, scope: Scope) -> None:
+        board = Board(self._streams, self._channels, chunked=_is_chunked(scope))
+        self._channels.add_watcher(board)
+        opened = False
+        try:
+            if not self._channels.surveyed:
+                await self._is_surveyed()
+            opened = self._open(scope, board, board.begin())
+        finally:
+            if not opened:
+                self._channels.remove_watcher(board)
+
+    async def _is_admitted(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Refuse for good what is meant for good; a browser gives up on any answer but 200 [spec]."""
+        origin = Headers(scope=scope).get("origin")
+        if not self._origins.allows(origin):
+            raise Problem(403, f"the origin {origin} may not listen here; see VECTR0_ORIGINS")
+        match scope["method"]:
+            case "GET":
+                return True
+            case "HEAD":
+                response = Response(headers=self._origins.headers(origin))
+                response.raw_headers = [*self._headers, *response.raw_headers]
+            case "OPTIONS":
+                response = self._origins.preflight(origin)
+            case method:
+                raise Problem(405, f"{method} is not possible here", headers={"Allow": "GET, HEAD, OPTIONS"})
+        await response(scope, receive, send)
+        return False
+
+    async def _is_read(self, channel: Channel) -> bool:
+        """Wait for a read of the channel. Where memory is only behind an id, one a second is enough."""
+        try:
+            async with asyncio.timeout(FIRST_READ_DEADLINE):
+                await self._channels.read(channel, within_interval=not channel.loaded)
+        except (StoreUnavailableError, TimeoutError):
+            return False
+        return True
+
+    async def _is_surveyed(self) -> bool:
+        try:
+            async with asyncio.timeout(FIRST_READ_DEADLINE):
+                await self._relay.survey()
+        except (StoreUnavailableError, TimeoutError):
+            return False
+        return True
+
+    def _open(self, scope: Scope, stream: OpenStream, replay: list[Frame]) -> bool:
+        """Write the head and the first events. Gives whether the stream is open now."""
+        is_full, is_chunked = self._streams.is_full, _is_chunked(scope)
+        head = self._head + _CHUNKED * is_chunked + self._origins.raw_headers(Headers(scope=scope).get("origin"))
+        retry = random_retry(RETRY_OVER_LIMIT_MS if is_full else RETRY_MS)
+        events = replay or [ping(time.time_ns() // 1_000_000)]
+        first = stream.encode(retry, *events)
+        open_stream = stream_opener(scope)
+        if is_full:
+            open_stream(head + b"\r\n", first + LAST_CHUNK * is_chunked, None)
+            self._metrics.turned_away()
+            return False
+        transport = open_stream(head + b"\r\n", first, stream)
+        if transport is None:
+            return False
+        stream.start(transport)
+        self._metrics.wrote(len(events))
+        return True
+
+
+def _is_chunked(scope: Scope) -> bool:
+    return bool(scope["http_version"] == "1.1")
+
+
+def _last_event_id(scope: Scope) -> int | None:
+    """Read the header, or the parameter that a first connect may bring; the header wins [spec: reconnects send it]."""
+    last_event_id = event_id(Headers(scope=scope).get("last-event-id"))
+    if last_event_id is None and b"lastEventId" in scope["query_string"]:
+        last_event_id = event_id(QueryParams(scope["query_string"]).get("lastEventId"))
+    return last_event_id

@@ -1,0 +1,183 @@
+"""The OpenAPI document: the routes, for machines."""
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from service.deployment import KEPT, MAX_INTEGER, NAME_PATTERN, Submission
+
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+
+_CHANNEL: Final = [
+    {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": NAME_PATTERN}}
+    for name in ("app", "environment")
+]
+_TIMESTAMP: Final = {"type": "integer", "minimum": 1, "maximum": MAX_INTEGER}
+
+
+def document(root_path: str) -> dict[str, Any]:
+    """Describe all routes (OpenAPI 3.1)."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "VECTR0",
+            "version": version("vectr0"),
+            "description": "Tells every open browser tab that a new version of its web application was deployed.",
+        },
+        "servers": [{"url": root_path or "/"}],
+        "paths": {
+            "/deployments": {
+                "get": _get_all(),
+                "post": _post(),
+            },
+            "/deployments/{app}/{environment}": {
+                "parameters": _CHANNEL,
+                "get": _operation(
+                    "listChannel", "A channel's deployments, newest first; an unknown channel has none",
+                    {"200": _json("The kept deployments.", "Deployments")}, 400, 404, 503,
+                ),
+                "delete": _operation(
+                    "forgetChannel", "Forget a channel",
+                    {"204": {"description": "Forgotten."}}, 400, 401, 403, 404, 503, secured=True,
+                ),
+            },
+            "/deployments/{app}/{environment}/latest": {"parameters": _CHANNEL, "get": _get_latest()},
+            "/events/{app}/{environment}": {"parameters": _CHANNEL, "get": _stream(
+                "streamChannel", "One channel: its newest deployment, or what was missed, then each new one",
+                [
+                    _parameter("lastEventId", "query", {"type": "string"}, "For a first connect; the header wins."),
+                    _parameter("Last-Event-ID", "header", {"type": "string"}, "The last `deployedAt` that was seen."),
+                ],
+            )},
+            "/events": {"get": _stream(
+                "streamAll", "All channels: each one's newest deployment, then every new one", []
+            )},
+            "/livez": {"get": _operation("livez", "The process lives", {"200": _json("It does.", "Object")})},
+            "/readyz": {"get": _operation("readyz", "It can serve, and how it goes", {"200": _json("So.", "Object")})},
+            "/metrics": {"get": _operation(
+                "metrics", "Prometheus", {"200": {"description": "Metrics.", "content": {"text/plain": {}}}}
+            )},
+            "/openapi.json": {"get": _operation("openapi", "This document", {"200": _json("It.", "Object")})},
+        },
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {
+                "Submission": _submission(),
+                "Deployment": _deployment(),
+                "Deployments": {
+                    "type": "object",
+                    "required": ["deployments"],
+                    "properties": {"deployments": {"type": "array", "items": _ref("Deployment")}},
+                },
+                "Problem": _problem(),
+                "Object": {"type": "object"},
+            },
+        },
+    }  # fmt: skip
+
+
+def _submission() -> dict[str, Any]:
+    return Submission.model_json_schema()
+
+
+def _deployment() -> dict[str, Any]:
+    fields = Submission.model_json_schema()
+    recorded = {
+        "deployedAt": {**_TIMESTAMP, "description": "Milliseconds since 1970 by Redis's clock; the event id."},
+        "previous": {"anyOf": [_TIMESTAMP, {"type": "null"}], "description": "The one before, or null."},
+        "rollback": {"type": "boolean", "description": "The channel went back to a build that it has had."},
+    }
+    return {**fields, "title": "Deployment", "properties": fields["properties"] | recorded,
+            "required": [*fields["properties"], *recorded]}  # fmt: skip
+
+
+def _problem() -> dict[str, Any]:
+    text = {"type": "string"}
+    error = {"type": "object", "required": ["field", "message"], "properties": {"field": text, "message": text}}
+    return {
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": text, "title": text, "status": {"type": "integer"}, "detail": text,
+            "errors": {"type": "array", "items": error},
+        },
+    }  # fmt: skip
+
+
+def _post() -> dict[str, Any]:
+    key = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~](?:[ -~]*[!-~])?$"}
+    location = {"Location": {"schema": {"type": "string"}, "description": "Its channel."}}
+    return {
+        **_operation(
+            "recordDeployment", "Record a deployment",
+            {
+                "201": {**_json("Recorded.", "Deployment"), "headers": location},
+                "200": {**_json("A repeat: the record of then.", "Deployment"), "headers": location},
+            },
+            400, 401, 403, 413, 415, 422, 503, secured=True,
+        ),
+        "parameters": [_parameter("Idempotency-Key", "header", key, "Makes a retry safe, for 24 hours.")],
+        "requestBody": {"required": True, "content": {JSON: {"schema": _ref("Submission")}}},
+    }  # fmt: skip
+
+
+def _get_all() -> dict[str, Any]:
+    text = {"type": "string"}
+    parameters = [
+        _parameter(name, "query", text, f"Only deployments with this {name}.")
+        for name in ("appName", "environment", "gitTag")
+    ]
+    limit = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+    responses = {"200": _json(f"At most `limit` of the {KEPT} that each channel keeps.", "Deployments")}
+    return {
+        **_operation("listAll", "Deployments over all channels, newest first", responses, 400, 503),
+        "parameters": [*parameters, _parameter("limit", "query", limit, "How many at the most.")],
+    }
+
+
+def _get_latest() -> dict[str, Any]:
+    etag = {"ETag": {"schema": {"type": "string"}, "description": "Strong: the `deployedAt`."}}
+    responses = {
+        "200": {**_json("The newest deployment.", "Deployment"), "headers": etag},
+        "304": {"description": "It is the one that you have."},
+    }
+    condition = _parameter("If-None-Match", "header", {"type": "string"}, "ETags that you have.")
+    return {
+        **_operation("getLatest", "A channel's newest deployment, for those who poll", responses, 400, 404, 503),
+        "parameters": [condition],
+    }
+
+
+def _stream(operation_id: str, summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    events = {"200": {"description": "Server-Sent Events without end.", "content": {"text/event-stream": {}}}}
+    return {**_operation(operation_id, summary, events, 403, 404), "parameters": parameters}
+
+
+def _operation(
+    operation_id: str, summary: str, responses: dict[str, Any], *problems: int, secured: bool = False
+) -> dict[str, Any]:
+    refusals = {
+        str(status): {
+            "description": "Refused; the document says why.",
+            "content": {PROBLEM: {"schema": _ref("Problem")}},
+        }
+        for status in problems
+    }
+    return {
+        "operationId": operation_id,
+        "summary": summary,
+        "responses": responses | refusals,
+        **({"security": [{"token": []}]} if secured else {}),
+    }
+
+
+def _json(description: str, schema: str) -> dict[str, Any]:
+    return {"description": description, "content": {JSON: {"schema": _ref(schema)}}}
+
+
+def _parameter(name: str, place: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "schema": schema, "description": description}
+
+
+def _ref(schema: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{schema}"}

@@ -1,0 +1,73 @@
+"""Origins: which web pages may read the answers (CORS, Fetch standard, section 3.3)."""
+
+from collections.abc import Collection
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ANY: Final = "*"
+
+
+class Origins:
+    """The allowed origins; every page's where ``*`` is among them."""
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        self._allowed = frozenset(allowed)
+        self._any = ANY in self._allowed
+
+    def allows(self, origin: str | None) -> bool:
+        """Tell whether a page of this origin may listen; what isn't a page has none and may."""
+        return origin is None or self._any or origin in self._allowed
+
+    def headers(self, origin: str | None) -> dict[str, str]:
+        """Give the headers of an answer to a page of this origin."""
+        headers = {"Vary": "Origin"}
+        if self._any:
+            headers["Access-Control-Allow-Origin"] = ANY
+        elif origin in self._allowed:
+            headers["Access-Control-Allow-Origin"] = str(origin)
+        if "Access-Control-Allow-Origin" in headers:
+            headers["Access-Control-Expose-Headers"] = "ETag, Retry-After"
+        return headers
+
+    def raw_headers(self, origin: str | None) -> bytes:
+        """Give them as header lines."""
+        return b"".join(b"%b: %b\r\n" % (k.encode(), v.encode("latin-1")) for k, v in self.headers(origin).items())
+
+    def preflight(self, origin: str | None) -> Response:
+        """Answer a browser that asks whether it may send a header of its own; only reading is possible."""
+        headers = self.headers(origin)
+        if "Access-Control-Allow-Origin" in headers:
+            headers |= {
+                "Access-Control-Allow-Methods": "GET, HEAD",
+                "Access-Control-Allow-Headers": "Last-Event-ID, If-None-Match, Cache-Control",
+                "Access-Control-Max-Age": "86400",
+            }
+        return Response(status_code=204, headers=headers)
+
+
+class OriginMiddleware:
+    """Adds the headers to every answer to a GET, and answers preflights."""
+
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
+        self._app = app
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        request = Headers(scope=scope)
+        origin = request.get("origin")
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in request:
+            await self._origins.preflight(origin)(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._origins.headers(origin))
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,100 @@
+"""Problems: every error becomes an answer here, as application/problem+json (RFC 9457)."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ExceptionHandler
+
+from service.auth import InvalidTokenError, MissingTokenError, OutOfScopeError
+from service.deployment import FieldError, InvalidFieldsError, NotJSONError
+from service.store import StoreUnavailableError
+
+RETRY_AFTER: Final = "2"
+"""Seconds after which a POST may be tried again: a Redis that restarts is back by then."""
+
+
+class Problem(Exception):  # noqa: N818  # the RFC's word
+    """An answer that isn't what was asked for."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+    def response(self, headers: Mapping[str, str] | None = None) -> Response:
+        """Give the problem document (RFC 9457, section 3)."""
+        document: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            document["errors"] = [{"field": error.field, "message": error.message} for error in self.errors]
+        return Response(
+            orjson.dumps(document),
+            self.status,
+            {"Cache-Control": "no-store", **self.headers, **(headers or {})},
+            "application/problem+json",
+        )
+
+
+MAX_BODY_SIZE: Final = 16 * 1024
+"""Bytes of a request's body."""
+
+_MEANINGS: Final[Mapping[type[Exception], tuple[int, str, Mapping[str, str]]]] = {
+    NotJSONError: (400, "", {}),
+    InvalidFieldsError: (422, "this is no deployment: ", {}),
+    MissingTokenError: (401, "", {"WWW-Authenticate": 'Bearer realm="vectr0"'}),
+    InvalidTokenError: (401, "", {"WWW-Authenticate": 'Bearer realm="vectr0", error="invalid_token"'}),
+    OutOfScopeError: (403, "", {}),
+    StoreUnavailableError: (503, "Redis can't be had: ", {"Retry-After": RETRY_AFTER}),
+}
+"""For each error its status, what comes before its message, and its headers."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """Say what an exception means to a client."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, HTTPException):
+        return _problem_of_starlette(error)
+    if type(error) not in _MEANINGS:
+        return Problem(500, "an error of the service itself; its log says more")
+    status, prefix, headers = _MEANINGS[type(error)]
+    errors = error.errors if isinstance(error, InvalidFieldsError) else ()
+    return Problem(status, f"{prefix}{error}", errors=errors, headers=headers)
+
+
+def _problem_of_starlette(error: HTTPException) -> Problem:
+    details = {
+        404: "there is nothing at this path; see /openapi.json",
+        405: "this path does not have this method",
+        413: f"the body is over {MAX_BODY_SIZE} bytes",
+    }
+    return Problem(error.status_code, details.get(error.status_code, error.detail), headers=error.headers)
+
+
+async def _answer(_: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=408)  # nobody reads it
+    return problem_of(error).response()
+
+
+EXCEPTION_HANDLERS: Final[Mapping[Any, ExceptionHandler]] = dict.fromkeys(
+    (Problem, HTTPException, ClientDisconnect, Exception, *_MEANINGS), _answer
+)

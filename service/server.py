@@ -1,0 +1,84 @@
+"""The server: uvicorn, configured for streams, in one process or several."""
+
+import functools
+import resource
+import socket
+from typing import Final
+
+from uvicorn import Config, Server
+from uvicorn.supervisors import Multiprocess
+
+from service import app, logs
+from service.protocol import Connection
+from service.settings import Listen, Settings
+
+BACKLOG: Final = 4096
+SEND_BUFFER: Final = 64 * 1024
+"""Bytes that the kernel keeps for a client that doesn't read (it counts twice that, with its own overhead)."""
+DEAD_PEER_DEADLINE_MS: Final = 25_000
+"""Milliseconds after which unacknowledged data means that the peer is gone (TCP_USER_TIMEOUT, RFC 5482)."""
+KEEP_ALIVE: Final = 75
+"""Seconds that an idle connection is kept: longer than nginx keeps one, so that it is nginx who closes it."""
+
+
+class ListenError(Exception):
+    """The address can't be had."""
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the limit of open files to the hard one, and give it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = 1_048_576
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def bind(listen: Listen) -> socket.socket:
+    """Listen; accepted sockets inherit the options. Raises ListenError."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    listening = socket.socket(family)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_DEADLINE_MS)
+        listening.bind((listen.host, listen.port))
+    except OSError as error:
+        listening.close()
+        raise ListenError(f"VECTR0_LISTEN is '{listen.host}:{listen.port}': {error.strerror or error}") from None
+    listening.listen(BACKLOG)
+    listening.set_inheritable(True)
+    return listening
+
+
+def serve(settings: Settings, listening: socket.socket) -> None:
+    """Serve until a signal ends it."""
+    config = Config(
+        functools.partial(_create, settings),
+        factory=True,
+        http=Connection,
+        ws="none",
+        loop="uvloop",
+        lifespan="on",
+        interface="asgi3",
+        workers=settings.workers,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=4,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )
+    if settings.workers == 1:
+        Server(config).run(sockets=[listening])
+    else:
+        Multiprocess(config, [listening]).run()
+
+
+def _create(settings: Settings) -> object:
+    """Make the application in the process that serves it."""
+    logs.configure(settings.log_format)
+    raise_descriptor_limit()
+    return app.create(settings)

@@ -1,0 +1,219 @@
+"""The store: appends deployments to channels in Redis, and reads their history back."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final, Literal, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
+
+from service.deployment import KEPT, ChannelName, Deployment, Submission
+
+DEADLINE: Final = 2.5
+"""Seconds after which an operation is given up, its retries included: a POST is answered within three."""
+KEY_LIFETIME: Final = 24 * 3600
+"""Seconds for which an idempotency key is remembered."""
+NONCE_LIFETIME: Final = 60
+"""Seconds for which a request without one is: longer than redis-py goes on sending it."""
+
+Outcome = Literal["recorded", "repeated", "conflict"]
+
+
+class StoreUnavailableError(Exception):
+    """Redis didn't answer, or not with what was asked of it; what was to be written may be written all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of a submission: the record, and whether it is a new one."""
+
+    outcome: Outcome
+    deployment: Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The two ways to a Redis, or to the embedded one."""
+
+    commands: Redis
+    subscription: Redis
+
+
+def connect(url: str | None) -> Connections:
+    """Prepare connections to a Redis (``redis://``, ``rediss://``, ``unix://``); None gives an embedded one.
+
+    Nothing is sent yet. Raises ValueError for a URL that redis-py doesn't take.
+    """
+    if url is None:
+        # Imported here: it takes half a second that a service on a real Redis needn't spend.
+        from fakeredis import FakeAsyncRedis, FakeServer  # noqa: PLC0415
+
+        server = FakeServer(server_type="redis")
+        return Connections(FakeAsyncRedis(server=server), FakeAsyncRedis(server=server))
+
+    def client(retry: Retry, connections: int) -> Redis:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            retry=retry,
+            max_connections=connections,
+            timeout=1,
+            socket_timeout=1,
+            socket_connect_timeout=1,
+            socket_keepalive=True,
+            health_check_interval=0,
+        )
+        return Redis.from_pool(pool)
+
+    # The relay wants to see every error of its subscription: a silent reconnect may have lost a message.
+    return Connections(
+        commands=client(Retry(ExponentialBackoff(cap=0.1, base=0.02), 2), connections=32),
+        subscription=client(Retry(NoBackoff(), 0), connections=4),
+    )
+
+
+class Store:
+    """The Redis side of the service.
+
+    Every operation raises StoreUnavailableError where Redis can't be had, within DEADLINE.
+    """
+
+    def __init__(self, connections: Connections, prefix: str) -> None:
+        self._redis = connections.commands
+        self._subscription = connections.subscription
+        self._deployments = f"{prefix}:deployments:"
+        self._idempotency = f"{prefix}:idempotency:"
+        self._channels = f"{prefix}:channels"
+        self._script = (files("service") / "append.lua").read_text()
+
+    def _key(self, channel: ChannelName) -> str:
+        # The braces make the name the hash tag: all keys of a channel live in one slot of a cluster.
+        return f"{self._deployments}{{{channel}}}"
+
+    async def append(self, submission: Submission, idempotency_key: str | None = None) -> Appended:
+        """Record a deployment, or find the one that it repeats.
+
+        Safe to run twice: the script knows the request by its nonce. ``conflict`` means that the key was used for
+        another payload, whose record is given.
+        """
+        channel, nonce = submission.channel, secrets.token_hex(8)
+        memory = f"{self._idempotency}{{{channel}}}:{idempotency_key or nonce}"
+        lifetime = KEY_LIFETIME if idempotency_key else NONCE_LIFETIME
+        async with self._operation():
+            # A name without a sorted set is harmless; a sorted set without a name would be in no list.
+            await self._remember_name(channel)
+            # EVAL, not EVALSHA: a kilobyte a deployment buys freedom from SCRIPT FLUSH and failovers.
+            reply: Any = await self._redis.eval(
+                self._script, 2, self._key(channel), memory, submission.head, nonce, str(lifetime), str(KEPT)
+            )
+            deployment = Deployment.from_json(reply[1])
+            if deployment.previous is None:
+                # A `forget` may have taken the name between the two commands above.
+                await self._remember_name(channel)
+        return Appended(cast("Outcome", reply[0].decode()), deployment)
+
+    async def _remember_name(self, channel: ChannelName) -> None:
+        await cast("Any", self._redis.sadd(self._channels, channel))
+
+    async def forget(self, channel: ChannelName) -> bool:
+        """Delete a channel's history and tell the replicas. Gives whether there was any."""
+        async with self._operation():
+            # In this order: see `append`.
+            await cast("Any", self._redis.srem(self._channels, channel))
+            deleted = await self._redis.delete(self._key(channel))
+            # "The newest is none": a message that follows on nothing makes every replica read the channel.
+            # As in the script it is a hint, which an ACL may forbid.
+            with suppress(NoPermissionError):
+                await self._redis.publish(self._key(channel), b"null")
+        return bool(deleted)
+
+    async def names(self) -> list[ChannelName]:
+        """The known channels, sorted; some may be empty."""
+        async with self._operation():
+            members: set[bytes] = await cast("Any", self._redis.smembers(self._channels))
+        return sorted(ChannelName(member.decode(errors="replace")) for member in members)
+
+    async def histories(self, channels: Sequence[ChannelName]) -> list[list[Deployment]]:
+        """Read the kept deployments of each channel, oldest first, in one round trip."""
+        async with self._operation(), self._redis.pipeline(transaction=False) as pipe:
+            for channel in channels:
+                pipe.zrange(self._key(channel), -KEPT, -1)
+            replies = await pipe.execute(raise_on_error=False)
+            return [_deployments(reply) for reply in replies]
+
+    async def newest_ids(self, channels: Sequence[ChannelName]) -> tuple[int, list[int | None]]:
+        """Redis's clock in milliseconds, and the newest id of each channel, in one round trip.
+
+        Redis must be the node that takes the writes: another one may be behind, and memory would follow it.
+        """
+        async with self._operation(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("ROLE")
+            pipe.time()
+            for channel in channels:
+                pipe.zrange(self._key(channel), -1, -1, withscores=True)
+            role, clock, *replies = await pipe.execute(raise_on_error=False)
+            if not isinstance(role, Exception) and role[0] in (b"slave", b"replica"):
+                raise ReadOnlyError("this Redis is a replica: it takes no writes")
+            seconds, microseconds = _answered(clock)
+            newest = [int(reply[0][1]) if reply else None for reply in map(_answered, replies)]
+        return int(seconds) * 1000 + int(microseconds) // 1000, newest
+
+    def pubsub(self) -> PubSub:
+        """Give what a subscription is made with; it has a connection of its own."""
+        return self._subscription.pubsub()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose()
+        await self._subscription.aclose()
+
+    @property
+    def pattern(self) -> str:
+        """What the pub/sub channels of all channels match. A prefix with a glob's characters is taken as it is."""
+        escaped = "".join(f"\\{c}" if c in "\\*?[]" else c for c in self._deployments)
+        return f"{escaped}{{*}}"
+
+    def channel_of(self, pubsub_channel: bytes) -> ChannelName:
+        """The channel whose messages come under this name."""
+        return ChannelName(pubsub_channel.decode(errors="replace")[len(self._deployments) + 1 : -1])
+
+    @asynccontextmanager
+    async def _operation(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                yield
+        except ReadOnlyError as error:
+            # A demoted Redis answers so until its connections are closed: the name may by now lead to the new one.
+            await self._redis.connection_pool.disconnect()
+            raise StoreUnavailableError(str(error)) from error
+        except TimeoutError as error:
+            raise StoreUnavailableError(f"no answer within {DEADLINE} seconds") from error
+        except (RedisError, OSError, ValueError) as error:
+            raise StoreUnavailableError(str(error) or type(error).__name__) from error
+
+
+def _answered(reply: Any) -> Any:
+    """Give a pipeline's reply. Raises it where it is an error.
+
+    Only a key that holds something else than a sorted set counts as empty: it must not silence the other channels.
+    """
+    if isinstance(reply, Exception):
+        if str(reply).startswith("WRONGTYPE"):
+            return []
+        raise reply
+    return reply
+
+
+def _deployments(reply: Any) -> list[Deployment]:
+    """Read a channel's records; what nobody could have recorded here is passed over."""
+    deployments = []
+    for record in _answered(reply):
+        with suppress(ValueError):
+            deployments.append(Deployment.from_json(record))
+    return deployments

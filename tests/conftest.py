@@ -1,0 +1,51 @@
+"""Fixtures that start real parts and end them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.parts import Nginx, RedisServer, Replica
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run async tests on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server that runs."""
+    server = RedisServer(tmp_path).start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def start_replica(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
+    """Start replicas of the service; keyword arguments are settings, ``redis_url="…"`` for VECTR0_REDIS_URL."""
+    with ExitStack() as stack:
+
+        def start(**settings: str) -> Replica:
+            replica = Replica(tmp_path, **settings)
+            stack.callback(replica.kill)
+            return replica.start()
+
+        yield start
+
+
+@pytest.fixture
+def start_nginx(tmp_path: Path) -> Iterator[Callable[..., Nginx]]:
+    """Start an nginx before replicas."""
+    with ExitStack() as stack:
+
+        def start(*replicas: Replica) -> Nginx:
+            nginx = Nginx(tmp_path, list(replicas))
+            stack.callback(nginx.kill)
+            return nginx.start()
+
+        yield start

@@ -1,0 +1,340 @@
+"""The real parts that tests are made of: redis-server, the service as a process, nginx, and a client that records."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+TOKEN = "test-token"
+
+
+def require(program: str) -> str:
+    """Find a program; without it the test is skipped, and fails where CI=true."""
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin:/usr/local/sbin")
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{program} is missing, and with CI=true nothing may be")
+        pytest.skip(f"{program} is not installed")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition") -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout} s"
+        time.sleep(0.02)
+
+
+async def eventually(condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition") -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout} s"
+        await asyncio.sleep(0.02)
+
+
+class RedisServer:
+    """A redis-server of the test's own, on its own port, with an append-only file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.program = require("redis-server")
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> Self:
+        self.process = subprocess.Popen(
+            [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
+             "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", *options],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_until(lambda: self._answers(), what="redis-server")
+        return self
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")
+        return False
+
+    def cli(self, *arguments: str) -> str:
+        """Run a command with redis-cli and give what it prints."""
+        done = subprocess.run(
+            [require("redis-cli"), "-p", str(self.port), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def forget_all(self) -> None:
+        """Delete its files, so that it comes back empty."""
+        for path in self.folder.glob("appendonlydir/*"):
+            path.unlink()
+
+    def pause(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Replica:
+    """The service as a process of its own: `python -m service`."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = folder / f"replica-{self.port}.log"
+        self.settings = {
+            "VECTR0_LISTEN": f"127.0.0.1:{self.port}",
+            "VECTR0_TOKENS": TOKEN,
+            **{f"VECTR0_{name.upper()}": value for name, value in settings.items()},
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, wait: bool = True) -> Self:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("VECTR0_")}
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service"], env={**environ, **self.settings}, stdout=log, stderr=log
+            )
+        if wait:
+            wait_until(self.is_ready, timeout=20, what=f"the service ({self.log_path.read_text()})")
+        return self
+
+    def is_ready(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, self.log
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        return False
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    @property
+    def pid(self) -> int:
+        assert self.process
+        return self.process.pid
+
+    def health(self) -> dict[str, Any]:
+        """What /readyz says."""
+        health: dict[str, Any] = httpx.get(f"{self.url}/readyz").json()
+        return health
+
+    def metric(self, name: str) -> float:
+        """One value of /metrics; ``name`` with its labels, as it is written there."""
+        match = re.search(rf"^{re.escape(name)} (\S+)$", httpx.get(f"{self.url}/metrics").text, re.MULTILINE)
+        return float(match[1]) if match else 0.0
+
+    def terminate(self, timeout: float = 10.0) -> int:
+        """Send SIGTERM, and give the exit status."""
+        assert self.process
+        self.process.terminate()
+        return self.process.wait(timeout)
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def deployment(app: str = "web", environment: str = "production", **fields: object) -> dict[str, object]:
+    """What a CI pipeline posts."""
+    return {
+        "appName": app,
+        "version": "1.0.0",
+        "gitCommit": "3f2c1ab",
+        "buildNumber": 1,
+        "buildTime": 1_763_800_000_000,
+        "environment": environment,
+        **fields,
+    }
+
+
+def post(
+    url: str, fields: object = None, *, token: str | None = TOKEN, key: str | None = None, timeout: float = 5
+) -> httpx.Response:
+    """Record a deployment."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if key:
+        headers["Idempotency-Key"] = key
+    return httpx.post(
+        f"{url}/deployments", json=deployment() if fields is None else fields, headers=headers, timeout=timeout
+    )
+
+
+@dataclass
+class Event:
+    """One event as a browser would dispatch it, and when it came."""
+
+    type: str
+    data: Any
+    id: str | None
+    at: float = field(default_factory=time.monotonic)
+
+
+class Listener:
+    """A client that reads one response of a stream and records every event. (It doesn't reconnect.)"""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.events: list[Event] = []
+        self.retries: list[int] = []
+        self.raw = b""
+        self.ended = False
+        """True after a proper last chunk."""
+        self.cut_off = False
+        """True after any other end."""
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls, url: str, last_event_id: int | str | None = None, headers: dict[str, str] | None = None
+    ) -> Self:
+        """Connect and read the head; events are recorded in the background."""
+        listener = cls()
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        listener._writer = writer
+        lines = {"Host": parts.netloc, "Accept": "text/event-stream", **(headers or {})}
+        if last_event_id is not None:
+            lines["Last-Event-ID"] = str(last_event_id)
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        head = f"GET {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
+        writer.write(head.encode("latin-1"))
+        status_line = await reader.readline()
+        listener.status = int(status_line.split()[1])
+        while (line := await reader.readline()).strip():
+            name, _, value = line.decode("latin-1").partition(":")
+            listener.headers[name.lower()] = value.strip()
+        listener._reading = asyncio.create_task(listener._read(reader))
+        return listener
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        buffer = b""
+        try:
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                buffer += await reader.readexactly(size)
+                await reader.readexactly(2)
+                *blocks, buffer = buffer.split(b"\n\n")
+                for block in blocks:
+                    self._dispatch(block)
+            self.ended = True
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+            self.cut_off = True
+
+    def _dispatch(self, block: bytes) -> None:
+        self.raw += block + b"\n\n"
+        fields: dict[str, str] = {}
+        for line in block.decode().split("\n"):
+            name, _, value = line.partition(":")
+            assert name in ("id", "event", "data", "retry"), block
+            assert name not in fields, block
+            fields[name] = value.removeprefix(" ")
+        if "retry" in fields:
+            self.retries.append(int(fields["retry"]))
+        if "data" in fields:
+            self.events.append(Event(fields.get("event", "message"), json.loads(fields["data"]), fields.get("id")))
+
+    @property
+    def deployments(self) -> list[dict[str, Any]]:
+        return [event.data for event in self.events if event.type == "deployment"]
+
+    @property
+    def ids(self) -> list[int]:
+        return [deployment["deployedAt"] for deployment in self.deployments]
+
+    async def has(self, count: int, timeout: float = 10) -> None:
+        """Wait for so many deployments."""
+        await eventually(lambda: len(self.deployments) >= count, timeout, f"deployment {count} of {self.ids}")
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reading
+        if self._writer is not None:
+            self._writer.close()
+            with suppress(ConnectionError):
+                await self._writer.wait_closed()
+
+
+class Nginx:
+    """A real nginx in front of replicas, with the settings of compose.yaml."""
+
+    def __init__(self, folder: Path, replicas: list[Replica]) -> None:
+        self.program = require("nginx")
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.replicas = replicas
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Write the configuration (the server block is the one that compose.yaml mounts) and start."""
+        servers = "".join(f"server 127.0.0.1:{replica.port} max_fails=0;" for replica in self.replicas)
+        shipped = (Path(__file__).parents[1] / "nginx.conf").read_text()
+        server = re.sub(
+            r"upstream service \{.*?\}", f"upstream service {{ {servers} keepalive 16; }}", shipped, flags=re.DOTALL
+        )
+        server = re.sub(r"listen [^;]+;", f"listen 127.0.0.1:{self.port};", server)
+        server = re.sub(r"^\s*resolver [^;]+;", "", server, flags=re.MULTILINE)
+        temporary = "".join(
+            f"{kind}_temp_path {self.folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        configuration = self.folder / "nginx.conf"
+        configuration.write_text(
+            f"daemon off; worker_processes 1; pid {self.folder}/nginx.pid; error_log {self.folder}/nginx.log;"
+            "events { worker_connections 4096; }"
+            f"http {{ access_log off; {temporary}\n{server}\n}}"
+        )
+        self.process = subprocess.Popen([self.program, "-p", str(self.folder), "-c", str(configuration)])
+        wait_until(self._answers, what="nginx")
+        return self
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
