@@ -39,11 +39,13 @@ def main(listen: str | None, workers: str | None, redis_url: str | None) -> None
     """
     options = {"VECTR0_LISTEN": listen, "VECTR0_WORKERS": workers, "VECTR0_REDIS_URL": redis_url}
     environ = {**os.environ, **{name: value for name, value in options.items() if value is not None}}
-    # prometheus_client chooses its multi-process mode when it is imported, which the server does: so it comes later.
-    with tempfile.TemporaryDirectory(prefix="vectr0-metrics-") as folder:
-        if environ.get("VECTR0_WORKERS", "1").strip() not in ("", "1"):
+    if environ.get("VECTR0_WORKERS", "1").strip() in ("", "1"):
+        _serve(environ)  # and write no file, for there may be no place to write to
+    else:
+        # prometheus_client chooses its multi-process mode when it is imported, by the server: so that comes later.
+        with tempfile.TemporaryDirectory(prefix="vectr0-metrics-") as folder:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        _serve(environ)
+            _serve(environ)
 
 
 def _serve(environ: dict[str, str]) -> None:

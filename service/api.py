@@ -1,5 +1,6 @@
 """The routes for requests that end: recording deployments, reading them, and being operated."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from service.metrics import Metrics
 from service.openapi import document
 from service.problem import Problem
 from service.relay import Relay
-from service.store import Store
+from service.store import DEADLINE, Store, StoreUnavailableError
 from service.stream import Streams
 
 DEFAULT_LIMIT: Final = 100
@@ -119,7 +120,7 @@ async def forget(request: Request) -> Response:
     deployment_logger.info("forgot %s", name, extra={"channel": name})
     channel = hub.channels.get(name)
     if channel is not None:
-        await hub.channels.read(channel)
+        await _read(hub.channels, channel)
     return Response(status_code=204)
 
 
@@ -158,8 +159,16 @@ async def _loaded(request: Request) -> Channel:
     channels = hub_of(request).channels
     channel = channels.open(_name(request))
     if not channel.loaded:
-        await channels.read(channel)
+        await _read(channels, channel)
     return channel
+
+
+async def _read(channels: Channels, channel: Channel) -> None:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await channels.read(channel)
+    except TimeoutError:
+        raise StoreUnavailableError(f"{channel.name} could not be read within {DEADLINE} seconds") from None
 
 
 def _name(request: Request) -> ChannelName:

@@ -1,8 +1,10 @@
 """The application: makes the parts, ties them together, and starts and ends their tasks."""
 
 import asyncio
+import atexit
 import gc
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -47,7 +49,7 @@ def create(settings: Settings) -> ASGIApp:
         store = Store(connect(settings.redis_url), settings.prefix)
         channels = Channels(loop.call_soon, loop.time, metrics)
         relay = Relay(store, channels, metrics)
-        streams = Streams(settings.max_streams, channels, metrics)
+        streams = Streams(settings.max_streams, metrics)
         hub = Hub(store, channels, streams, relay, Tokens(settings.grants), metrics, settings.root_path)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -130,4 +132,5 @@ async def _supervised(run: Awaitable[None]) -> None:
         await run
     except Exception:
         logger.critical("a task that this service can't do without has failed; the process ends", exc_info=True)
+        atexit.register(os._exit, os.EX_SOFTWARE)  # the signal ends the process in order; this is its status
         signal.raise_signal(signal.SIGTERM)

@@ -56,7 +56,7 @@ class Channel:
 
     __slots__ = (
         "_behind", "_later", "_observer", "_scheduled", "_spreading", "changes", "frames", "loaded", "name",
-        "needed_at", "pins", "read_at", "readers", "subscribers", "waiting",
+        "needed_at", "pins", "read_at", "readers", "reads", "subscribers", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: ChannelName, later: Later, observer: Observer) -> None:
@@ -68,8 +68,10 @@ class Channel:
         self.changes = 0
         """How often memory was changed: a read counts only if this stood still since it was sent."""
         self.subscribers: set[Subscriber] = set()
-        self.waiting: dict[Subscriber, int | None] = {}
-        """Streams whose start the next read decides, with their last event ids."""
+        self.waiting: dict[Subscriber, tuple[int | None, int]] = {}
+        """Streams whose start a read decides: their last event ids, and how many reads had been sent when they came."""
+        self.reads = 0
+        """How many reads were sent."""
         self.readers: list[asyncio.Future[None]] = []
         """Those who wait for the next read."""
         self.pins = 0
@@ -90,18 +92,27 @@ class Channel:
 
     def replay(self, last_event_id: int | None) -> list[DeploymentFrame]:
         """What a stream that starts now gets first: all kept after its id, or the newest where it has none."""
-        if last_event_id is None or last_event_id > (self.newest or 0):
-            return self.frames[-1:]
-        return [frame for frame in self.frames if frame.deployment.id > last_event_id]
+        start = self._start(last_event_id)
+        return [frame for frame in self.frames if frame.deployment.id > start]
+
+    def _start(self, last_event_id: int | None) -> int:
+        """Where a stream stands before it is sent anything."""
+        if last_event_id is not None and not self.is_behind(last_event_id):
+            return last_event_id
+        return self.frames[-2].deployment.id if len(self.frames) > 1 else 0
 
     def is_behind(self, last_event_id: int | None) -> bool:
         """Tell whether a reader has seen more than this memory holds; then the channel is read first."""
         return last_event_id is not None and last_event_id > (self.newest or 0)
 
     def join(self, subscriber: Subscriber) -> None:
-        """Tell a subscriber of everything from now on; what is in memory it has been sent."""
+        """Tell a subscriber of everything from now on; it has been sent its replay."""
         subscriber.sent = self.newest or 0
         self.subscribers.add(subscriber)
+
+    def wait(self, subscriber: Subscriber, last_event_id: int | None) -> None:
+        """Let the next read decide where a subscriber starts."""
+        self.waiting[subscriber] = last_event_id, self.reads
 
     def leave(self, subscriber: Subscriber) -> None:
         """Forget a subscriber."""
@@ -123,38 +134,49 @@ class Channel:
         self._spread()
         return True
 
-    def replace(self, deployments: Iterable[Deployment]) -> None:
-        """Let memory become what was read, wholly, also when that is empty or older."""
+    def replace(self, deployments: Iterable[Deployment], read: int | None = None) -> None:
+        """Let memory become what was read, wholly, also when that is empty or older.
+
+        ``read`` is what `reads` was when the read was sent; None for the latest.
+        """
         self._spread_all()
         kept = {frame.deployment: frame for frame in self.frames}
         self.frames = [kept.get(deployment) or DeploymentFrame.of(deployment) for deployment in deployments]
         self.loaded = True
         self.changes += 1
-        for subscriber, last_event_id in self.waiting.items():
-            for frame in self.replay(last_event_id):
-                subscriber.send(frame)
-            self.join(subscriber)
-        self.waiting.clear()
+        for subscriber, (last_event_id, reads_before) in tuple(self.waiting.items()):
+            # A read that was sent before the stream came may not know what the stream saw elsewhere.
+            if not self.is_behind(last_event_id) or reads_before < (self.reads if read is None else read):
+                del self.waiting[subscriber]
+                subscriber.sent = self._start(last_event_id)
+                self.subscribers.add(subscriber)
         self._spread()
 
-    def make_level(self, subscriber: Subscriber) -> None:
-        """Send, in order, what is newer than the newest sent; where memory is older than that, its newest once."""
-        newest = self.newest
-        if newest is None or not subscriber.flowing or subscriber.sent == newest:
-            return
-        for frame in self.replay(subscriber.sent or None) if subscriber.sent else self.frames:
-            subscriber.send(frame)
-        subscriber.sent = newest
+    def make_level(self, subscriber: Subscriber) -> int:
+        """Send, in order, what is newer than the newest sent; where memory is older than that, its newest once.
+
+        Gives how many frames that were.
+        """
+        frames, count = self.frames, 0
+        if frames and subscriber.sent > frames[-1].deployment.id:
+            subscriber.sent = self._start(None)
+        for frame in frames:
+            # A socket that takes no more in between goes on from here when it flows again.
+            if frame.deployment.id > subscriber.sent and subscriber.flowing:
+                subscriber.send(frame)
+                subscriber.sent = frame.deployment.id
+                count += 1
+        return count
 
     def _spread(self) -> None:
         self._behind = iter(tuple(self.subscribers))
         if not self._scheduled:
             self._spread_slice()
 
-    def _spread_slice(self, limit: int = SLICE) -> None:
+    def _spread_slice(self, limit: int | None = SLICE) -> None:
         """Make the next streams level, then give the loop back: a new stream waits for a slice, not for all."""
         self._scheduled = False
-        count = 0
+        count = written = 0
         if self.frames:
             frame = self.frames[-1]
             newest, previous = frame.deployment.id, frame.deployment.previous or 0
@@ -162,9 +184,10 @@ class Channel:
                 if subscriber.sent == previous and subscriber.flowing:  # nearly all: spare them the general rule
                     subscriber.send(frame)
                     subscriber.sent = newest
+                    written += 1
                 else:
-                    self.make_level(subscriber)
-        self._observer.wrote(count)
+                    written += self.make_level(subscriber)
+        self._observer.wrote(written)
         if count == limit:
             self._scheduled = True
             self._later(self._spread_slice)
@@ -175,7 +198,7 @@ class Channel:
     def _spread_all(self) -> None:
         """Let the change before reach everybody."""
         if self._scheduled:
-            self._spread_slice(limit=len(self.subscribers) + 1)
+            self._spread_slice(limit=None)
 
 
 class Watcher(Protocol):
@@ -186,9 +209,6 @@ class Watcher(Protocol):
 
     def unwatch(self, channel: Channel) -> None:
         """Let go of one that has left it."""
-
-    def view(self, channel: Channel) -> Subscriber | None:
-        """Give its subscriber in a channel."""
 
 
 class Channels:
@@ -239,13 +259,18 @@ class Channels:
         channel.needed_at = self._clock()
         return channel
 
-    def read_soon(self, channel: Channel, *, within_interval: bool = True) -> None:
+    def read_soon(self, channel: Channel, *, throttled: bool = False) -> None:
         """Have the relay read a channel: at once, or when the last read is READ_INTERVAL ago."""
-        due = self._clock() if within_interval else channel.read_at + READ_INTERVAL
+        due = channel.read_at + READ_INTERVAL if throttled else self._clock()
         self._unread[channel] = min(due, self._unread.get(channel, due))
         self._unread_changed.set()
 
-    async def read(self, channel: Channel, *, within_interval: bool = True) -> None:
+    def wait(self, channel: Channel, subscriber: Subscriber, last_event_id: int | None) -> None:
+        """Let a read that is sent from now on decide where a subscriber starts."""
+        channel.wait(subscriber, last_event_id)
+        self.read_soon(channel, throttled=channel.loaded)
+
+    async def read(self, channel: Channel, *, throttled: bool = False) -> None:
         """Wait for a read that is sent from now on; one serves all who wait.
 
         Raises what the relay could not read it for.
@@ -253,7 +278,7 @@ class Channels:
         future = asyncio.get_running_loop().create_future()
         channel.readers.append(future)
         channel.pins += 1
-        self.read_soon(channel, within_interval=within_interval)
+        self.read_soon(channel, throttled=throttled)
         try:
             await future
         finally:
@@ -279,10 +304,10 @@ class Channels:
         """Drop the channels that nobody needs: empty ones at once, others after IDLE_LIFETIME."""
         now = self._clock()
         for name, channel in tuple(self._channels.items()):
-            views = {watcher.view(channel) for watcher in self.watchers}
-            used = channel.subscribers - views or channel.waiting.keys() - views or channel.pins
-            awaited = views and channel in self._unread
-            idle = not channel.frames or (not views and channel.needed_at + IDLE_LIFETIME < now)
+            # Every watcher has one view in every channel.
+            used = channel.pins or len(channel.subscribers) + len(channel.waiting) > len(self.watchers)
+            awaited = self.watchers and channel in self._unread
+            idle = not channel.frames or (not self.watchers and channel.needed_at + IDLE_LIFETIME < now)
             if idle and not used and not awaited:
                 del self._channels[name]
                 self._unread.pop(channel, None)

@@ -150,7 +150,7 @@ class Deployment:
             raise ValueError("a record must be a JSON object")
         deployed_at, previous = fields.get("deployedAt"), fields.get("previous")
         if not isinstance(deployed_at, int) or not isinstance(previous, int | None):
-            raise ValueError("a record must have deployedAt and previous")  # noqa: TRY004  # it is the record that is wrong
+            raise ValueError("a record must have deployedAt and previous")
         return cls(record, deployed_at, previous)
 
     @property

@@ -64,7 +64,7 @@ class Events:
         replay = [] if undecided else [frame.numbered for frame in channel.replay(last_event_id)]
         if self._open(scope, stream, replay):
             if undecided:
-                channel.waiting[stream] = last_event_id
+                self._channels.wait(channel, stream, last_event_id)
             else:
                 channel.join(stream)
 
@@ -102,7 +102,7 @@ class Events:
         """Wait for a read of the channel. Where memory is only behind an id, one a second is enough."""
         try:
             async with asyncio.timeout(FIRST_READ_DEADLINE):
-                await self._channels.read(channel, within_interval=not channel.loaded)
+                await self._channels.read(channel, throttled=channel.loaded)
         except (StoreUnavailableError, TimeoutError):
             return False
         return True

@@ -116,6 +116,7 @@ class Relay:
     async def _reconcile(self) -> None:
         """Compare the newest ids of all channels in use in one round trip; read those that differ."""
         self._channels.let_go()
+        self._metrics.channels.set(len(self._channels))
         unloaded = []
         if self._channels.watchers:
             for name in await self._store.names():
@@ -154,6 +155,7 @@ class Relay:
                 await self._read(batch)
             except StoreUnavailableError as error:
                 self._failed(error)
+                self._reconcile_now.set()
                 await asyncio.sleep(random.uniform(*RETRY_INTERVAL))  # noqa: S311  # jitter
 
     async def _read_batches(self, channels: list[Channel]) -> None:
@@ -169,6 +171,8 @@ class Relay:
         sent = [(channel, channel.changes, channel.readers) for channel in batch]
         for channel in batch:
             channel.readers = []
+            channel.reads += 1
+        numbers = [channel.reads for channel in batch]
         try:
             histories = await self._store.histories([channel.name for channel in batch])
         except StoreUnavailableError as error:
@@ -176,12 +180,12 @@ class Relay:
                 _settle(readers, error)
                 self._channels.read_soon(channel)
             raise
-        for (channel, changes, readers), history in zip(sent, histories, strict=True):
+        for (channel, changes, readers), history, number in zip(sent, histories, numbers, strict=True):
             if channel.changes != changes:
                 channel.readers += readers
                 self._channels.read_soon(channel)
             else:
-                channel.replace(history)
+                channel.replace(history, number)
                 _settle(readers, None)
 
     def _failed(self, error: StoreUnavailableError) -> None:

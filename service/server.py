@@ -2,7 +2,9 @@
 
 import functools
 import resource
+import signal
 import socket
+import sys
 from typing import Final
 
 from uvicorn import Config, Server
@@ -72,6 +74,8 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         proxy_headers=False,
     )
     if settings.workers == 1:
+        # uvicorn raises the signal that ended it once more, for the handler before its own.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         Server(config).run(sockets=[listening])
     else:
         Multiprocess(config, [listening]).run()

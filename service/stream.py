@@ -5,7 +5,7 @@ import random
 import time
 from typing import Final
 
-from service.channel import Channel, Channels, Subscriber
+from service.channel import Channel, Channels
 from service.frame import LAST_CHUNK, DeploymentFrame, Frame, ping, retry
 from service.metrics import CloseReason, Metrics
 
@@ -45,7 +45,7 @@ class OpenStream:
     def start(self, transport: asyncio.WriteTransport) -> None:
         """Write from now on to this transport."""
         self._transport = transport
-        self.flowing = True
+        self.flowing = transport.get_write_buffer_size() == 0
         self._streams.add(self)
 
     def write(self, frame: Frame) -> None:
@@ -139,7 +139,7 @@ class Board(OpenStream):
         if channel.loaded:
             channel.join(view)
         else:
-            channel.waiting[view] = None
+            channel.wait(view, None)
 
     def begin(self) -> list[Frame]:
         """Give each channel's newest deployment, in their order; what comes later comes as an event."""
@@ -156,10 +156,6 @@ class Board(OpenStream):
         if view is not None:
             channel.leave(view)
 
-    def view(self, channel: Channel) -> Subscriber | None:
-        """Give this board's subscription of a channel."""
-        return self._views.get(channel)
-
     def resume(self) -> None:
         """Catch up."""
         super().resume()
@@ -175,9 +171,8 @@ class Board(OpenStream):
 class Streams:
     """All open streams of this process, and the one ticker that keeps them alive."""
 
-    def __init__(self, limit: int, channels: Channels, metrics: Metrics) -> None:
+    def __init__(self, limit: int, metrics: Metrics) -> None:
         self.limit = limit
-        self._channels = channels
         self._metrics = metrics
         self._slots: list[set[OpenStream]] = [set() for _ in range(SLOTS)]
         self._turn = 0
@@ -206,7 +201,7 @@ class Streams:
             self._metrics.streams.set(self.count)
 
     async def run(self) -> None:
-        """Ping every stream once in PING_INTERVAL, and do the house-keeping, until cancelled."""
+        """Ping every stream once in PING_INTERVAL, until cancelled."""
         loop = asyncio.get_running_loop()
         slot, due = 0, loop.time()
         while True:
@@ -215,8 +210,6 @@ class Streams:
             self._metrics.loop_lag.observe(max(0.0, loop.time() - due))
             slot = (slot + 1) % SLOTS
             self._ping(slot)
-            self._channels.let_go()
-            self._metrics.channels.set(len(self._channels))
 
     def _ping(self, slot: int) -> None:
         frame = ping(time.time_ns() // 1_000_000)

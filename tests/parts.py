@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -69,7 +70,7 @@ class RedisServer:
              "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", *options],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        wait_until(lambda: self._answers(), what="redis-server")
+        wait_until(self._answers, what="redis-server")
         return self
 
     def _answers(self) -> bool:
@@ -152,12 +153,12 @@ class Replica:
         return self.process.pid
 
     def health(self) -> dict[str, Any]:
-        """What /readyz says."""
+        """Ask /readyz."""
         health: dict[str, Any] = httpx.get(f"{self.url}/readyz").json()
         return health
 
     def metric(self, name: str) -> float:
-        """One value of /metrics; ``name`` with its labels, as it is written there."""
+        """Ask /metrics for one value; ``name`` with its labels, as it is written there."""
         match = re.search(rf"^{re.escape(name)} (\S+)$", httpx.get(f"{self.url}/metrics").text, re.MULTILINE)
         return float(match[1]) if match else 0.0
 
@@ -308,22 +309,20 @@ class Nginx:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Write the configuration (the server block is the one that compose.yaml mounts) and start."""
+        """Write the configuration (the one that compose.yaml mounts, with other addresses) and start."""
         servers = "".join(f"server 127.0.0.1:{replica.port} max_fails=0;" for replica in self.replicas)
         shipped = (Path(__file__).parents[1] / "nginx.conf").read_text()
         server = re.sub(
             r"upstream service \{.*?\}", f"upstream service {{ {servers} keepalive 16; }}", shipped, flags=re.DOTALL
         )
         server = re.sub(r"listen [^;]+;", f"listen 127.0.0.1:{self.port};", server)
-        server = re.sub(r"^\s*resolver [^;]+;", "", server, flags=re.MULTILINE)
         temporary = "".join(
             f"{kind}_temp_path {self.folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
+        server = re.sub(r"^http \{", f"http {{ access_log off; {temporary}", server, flags=re.MULTILINE)
         configuration = self.folder / "nginx.conf"
         configuration.write_text(
-            f"daemon off; worker_processes 1; pid {self.folder}/nginx.pid; error_log {self.folder}/nginx.log;"
-            "events { worker_connections 4096; }"
-            f"http {{ access_log off; {temporary}\n{server}\n}}"
+            f"daemon off; pid {self.folder}/nginx.pid; error_log {self.folder}/nginx.log;\n{server}"
         )
         self.process = subprocess.Popen([self.program, "-p", str(self.folder), "-c", str(configuration)])
         wait_until(self._answers, what="nginx")
@@ -338,3 +337,122 @@ class Nginx:
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
+
+
+@dataclass(eq=False)
+class _Passage:
+    """One connection through a `Proxy`, and what happens to what Redis says on it."""
+
+    subscribes: bool = False
+    deaf: bool = False
+    loses: bool = False
+    holds: bool = False
+
+
+class Proxy:
+    """A TCP proxy before Redis, in a thread of its own, that loses or delays chosen answers."""
+
+    def __init__(self, port: int) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.deaf = False
+        """True to let no subscriber hear anything, nor its confirmation; see also `deafen`."""
+        self.holding = 0
+        """Answers that are held back now."""
+        self.losses = 0
+        """Answers that are still to be lost."""
+        self._lost = self._held = b""
+        self._target = port
+        self._passages: set[_Passage] = set()
+        self._released = asyncio.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def start(self) -> Self:
+        self._thread.start()
+        serving = asyncio.start_server(self._pass, "127.0.0.1", self.port)
+        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(5)
+        return self
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def deafen(self) -> int:
+        """Let those who subscribe now hear nothing any more, without closing. Gives how many they are."""
+        subscribers = [passage for passage in tuple(self._passages) if passage.subscribes]
+        for passage in subscribers:
+            passage.deaf = True
+        return len(subscribers)
+
+    def lose(self, request: bytes, times: int) -> None:
+        """Close the connection in place of the answer to the next requests with these bytes."""
+        self._lost, self.losses = request, times
+
+    def hold(self, request: bytes) -> None:
+        """Hold back the answers to requests with these bytes until `release`."""
+        self._released.clear()
+        self._held = request
+
+    def release(self) -> None:
+        self._held = b""
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passage = _Passage()
+        try:
+            answers, requests = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        self._passages.add(passage)
+        tasks = [
+            asyncio.create_task(self._pass_requests(passage, reader, requests)),
+            asyncio.create_task(self._pass_answers(passage, answers, writer)),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._passages.discard(passage)
+            writer.close()
+            requests.close()
+
+    async def _pass_requests(
+        self, passage: _Passage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while chunk := await reader.read(65536):
+            passage.subscribes = passage.subscribes or b"SUBSCRIBE\r\n" in chunk
+            passage.holds = passage.holds or (bool(self._held) and self._held in chunk)
+            if self.losses and self._lost in chunk:
+                self.losses -= 1
+                passage.loses = True
+            writer.write(chunk)
+
+    async def _pass_answers(
+        self, passage: _Passage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while chunk := await reader.read(65536):
+            if passage.loses:
+                return
+            if passage.subscribes and (passage.deaf or self.deaf):
+                continue
+            if passage.holds:
+                self.holding += 1
+                try:
+                    await self._released.wait()
+                finally:
+                    self.holding -= 1
+                passage.holds = False
+            writer.write(chunk)
+
+    async def _end(self) -> None:
+        self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)

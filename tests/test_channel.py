@@ -1,0 +1,351 @@
+from collections import deque
+from collections.abc import Callable
+
+import orjson
+import pytest
+
+from service.channel import IDLE_LIFETIME, READ_INTERVAL, SLICE, Channel, Channels
+from service.deployment import KEPT, ChannelName, Deployment
+from service.frame import DeploymentFrame
+
+pytestmark = pytest.mark.anyio
+
+WEB = ChannelName("web/production")
+
+
+class Recorder:
+    """A stream that records the ids it is sent, and whose socket can take no more after some."""
+
+    def __init__(self, takes: int = 1_000_000) -> None:
+        self.sent = 0
+        self.ids: list[int] = []
+        self.takes = takes
+
+    @property
+    def flowing(self) -> bool:
+        return self.takes > 0
+
+    def send(self, frame: DeploymentFrame) -> None:
+        self.ids.append(frame.deployment.id)
+        self.takes -= 1
+
+
+class Loop:
+    """Later calls, run by hand."""
+
+    def __init__(self) -> None:
+        self.calls: deque[Callable[[], None]] = deque()
+
+    def later(self, call: Callable[[], None]) -> None:
+        self.calls.append(call)
+
+    def run(self) -> None:
+        while self.calls:
+            self.calls.popleft()()
+
+
+class Counter:
+    """An observer that counts."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.spreads: list[int] = []
+
+    def wrote(self, frames: int) -> None:
+        self.frames += frames
+
+    def spread(self, deployment: Deployment) -> None:
+        self.spreads.append(deployment.id)
+
+
+def record(number: int, previous: int | None) -> Deployment:
+    return Deployment(orjson.dumps({"deployedAt": number, "previous": previous}), number, previous)
+
+
+def chain(*numbers: int) -> list[Deployment]:
+    return [record(number, previous) for number, previous in zip(numbers, (None, *numbers), strict=False)]
+
+
+def channel_with(*numbers: int, loop: Loop | None = None, counter: Counter | None = None) -> Channel:
+    channel = Channel(WEB, (loop or Loop()).later, counter or Counter())
+    channel.replace(chain(*numbers))
+    return channel
+
+
+def joined(channel: Channel, takes: int = 1_000_000) -> Recorder:
+    stream = Recorder(takes)
+    channel.join(stream)
+    return stream
+
+
+def test_what_follows_is_taken_and_sent():
+    """A message that follows on the newest in memory reaches every stream."""
+    channel = channel_with(1, 2)
+    stream = joined(channel)
+
+    assert channel.take(record(3, 2))
+    assert stream.ids == [3]
+    assert channel.newest == 3
+
+
+@pytest.mark.parametrize("message", [record(9, 4), record(9, 2), record(9, None), record(4, 5), record(1, None)])
+def test_what_does_not_follow_is_not_taken(message):
+    """A message whose `previous` isn't the newest in memory, or that is no newer, asks for a read first."""
+    channel = channel_with(2, 5)
+    stream = joined(channel)
+
+    assert not channel.take(message)
+    assert stream.ids == []
+
+
+def test_message_that_is_kept_already_is_dropped():
+    """A message that a read has overtaken is dropped, without another read."""
+    channel = channel_with(1, 2, 3)
+    stream = joined(channel)
+
+    assert channel.take(record(2, 1))
+    assert channel.take(record(3, 2))
+    assert stream.ids == []
+
+
+def test_nothing_is_taken_before_the_first_read():
+    """A channel that hasn't been read takes no message, not even a first one."""
+    channel = Channel(WEB, Loop().later, Counter())
+
+    assert not channel.take(record(1, None))
+
+
+def test_first_deployment_of_an_empty_channel_is_taken():
+    """Where memory is empty, a message without `previous` follows."""
+    channel = channel_with()
+    stream = joined(channel)
+
+    assert channel.take(record(7, None))
+    assert stream.ids == [7]
+
+
+def test_ten_are_kept():
+    """The eleventh deployment pushes the first out."""
+    channel = channel_with(*range(1, KEPT + 1))
+    channel.take(record(KEPT + 1, KEPT))
+
+    assert [frame.deployment.id for frame in channel.frames] == list(range(2, KEPT + 2))
+
+
+@pytest.mark.parametrize(
+    ("last_event_id", "replay"),
+    [(None, [4]), (1, [2, 3, 4]), (2, [3, 4]), (3, [4]), (4, []), (5, [4])],
+)
+def test_replay(last_event_id, replay):
+    """Without an id the newest; with one all after it, all where it is older than the oldest; ahead is as none."""
+    channel = channel_with(2, 3, 4)
+
+    assert [frame.deployment.id for frame in channel.replay(last_event_id)] == replay
+
+
+def test_read_is_spread_in_order():
+    """After a read every stream gets what is newer than the newest that it was sent."""
+    channel = channel_with(1, 2)
+    stream = joined(channel)
+    channel.replace(chain(1, 2, 3, 4))
+
+    assert stream.ids == [3, 4]
+
+
+def test_older_read_is_sent_once():
+    """Where Redis's newest is older than what a stream was sent, the stream gets Redis's newest, once."""
+    channel = channel_with(1, 2, 3)
+    stream = joined(channel)
+    channel.replace(chain(1, 2))
+    channel.replace(chain(1, 2))
+    channel.take(record(9, 2))
+
+    assert stream.ids == [2, 9]
+
+
+def test_empty_read_empties_memory():
+    """A channel that Redis has lost is empty here, its streams hear nothing until there is something."""
+    channel = channel_with(1, 2, 3)
+    stream = joined(channel)
+    channel.replace([])
+
+    assert channel.newest is None
+    assert channel.take(record(9, None))
+    assert stream.ids == [9]
+
+
+@pytest.mark.parametrize(("last_event_id", "ids"), [(None, [3]), (1, [2, 3]), (3, []), (8, [3])])
+def test_start_of_waiting_stream_is_decided_by_the_first_read(last_event_id, ids):
+    """A stream that waits for the first read then starts by its last event id."""
+    channel = Channel(WEB, Loop().later, Counter())
+    stream = Recorder()
+    channel.wait(stream, last_event_id)
+    channel.reads += 1
+    channel.replace(chain(1, 2, 3))
+    channel.take(record(4, 3))
+
+    assert stream.ids == [*ids, 4]
+    assert not channel.waiting
+
+
+def test_read_that_was_sent_before_a_reader_came_says_nothing_of_what_it_saw():
+    """A stream whose id is ahead of a read that was sent before it came waits for the next one."""
+    channel = channel_with(1)
+    sent_before = channel.reads
+    stream = Recorder()
+    channel.wait(stream, 2)
+    channel.replace(chain(1), sent_before)
+    assert stream.ids == []
+
+    channel.reads += 1
+    channel.replace(chain(1, 2, 3), channel.reads)
+    assert stream.ids == [3]
+
+
+def test_stalled_stream_is_made_level_when_it_flows():
+    """A stream whose socket takes no more misses nothing that is still kept."""
+    channel = channel_with(1)
+    stream = joined(channel, takes=1)
+    for number in (2, 3, 4):
+        channel.take(record(number, number - 1))
+    assert stream.ids == [2]
+
+    stream.takes = 1
+    channel.make_level(stream)
+    assert stream.ids == [2, 3]
+
+    stream.takes = 100
+    channel.make_level(stream)
+    assert stream.ids == [2, 3, 4]
+
+
+def test_break_shows_where_too_much_was_missed():
+    """What a stream missed and is no longer kept shows: `previous` isn't what it was sent last."""
+    channel = channel_with(1)
+    stream = joined(channel, takes=0)
+    for number in range(2, KEPT + 4):
+        channel.take(record(number, number - 1))
+    stream.takes = 100
+    channel.make_level(stream)
+
+    assert stream.ids == list(range(4, KEPT + 4))
+    assert channel.frames[0].deployment.previous == 3
+
+
+def test_loop_gets_its_turn_between_slices():
+    """A deployment is written to a slice of the streams, and to the next in the loop's next turn."""
+    loop, counter = Loop(), Counter()
+    channel = channel_with(1, loop=loop, counter=counter)
+    streams = [joined(channel) for _ in range(2 * SLICE + 5)]
+    channel.take(record(2, 1))
+
+    assert sum(bool(stream.ids) for stream in streams) == SLICE
+    assert counter.spreads == []
+
+    loop.run()
+    assert all(stream.ids == [2] for stream in streams)
+    assert counter.spreads == [2]
+    assert counter.frames == len(streams)
+
+
+def test_changes_during_a_slice_lose_and_repeat_nothing():
+    """Deployments that come while another is being spread reach every stream in order, once; so does a newcomer."""
+    loop = Loop()
+    channel = channel_with(1, loop=loop)
+    streams = [joined(channel) for _ in range(3 * SLICE)]
+    channel.take(record(2, 1))
+    newcomer = joined(channel)
+    for number in range(3, 3 + 2 * KEPT):
+        channel.take(record(number, number - 1))
+    leaver = streams.pop()
+    leaver.takes = 0
+    channel.leave(leaver)
+    loop.run()
+
+    assert all(stream.ids == list(range(2, 3 + 2 * KEPT)) for stream in streams)
+    assert newcomer.ids == list(range(3, 3 + 2 * KEPT))
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def channels() -> tuple[Channels, Clock]:
+    clock = Clock()
+    return Channels(Loop().later, clock, Counter()), clock
+
+
+async def test_channel_nobody_recorded_is_let_go_at_once():
+    """An empty channel stays only while somebody is on it."""
+    registry, _ = channels()
+    channel = registry.open(WEB)
+    channel.replace([])
+    stream = joined(channel)
+    registry.let_go()
+    assert registry.get(WEB) is channel
+
+    channel.leave(stream)
+    registry.let_go()
+    assert registry.get(WEB) is None
+
+
+async def test_channel_is_let_go_when_nobody_has_needed_it_for_a_while():
+    """A channel with deployments stays for a while after its last stream."""
+    registry, clock = channels()
+    channel = registry.open(WEB)
+    channel.replace(chain(1))
+    clock.now += IDLE_LIFETIME - 1
+    registry.let_go()
+    assert registry.get(WEB) is channel
+
+    clock.now += 2
+    registry.let_go()
+    assert registry.get(WEB) is None
+
+
+async def test_unread_channels_are_given_when_they_are_due():
+    """A read is due at once; one that only an id ahead of memory asks for, when the last is long enough ago."""
+    registry, clock = channels()
+    channel = registry.open(WEB)
+    registry.read_soon(channel)
+    assert await registry.unread(10) == [channel]
+
+    registry.read_soon(channel, throttled=True)
+    clock.now += READ_INTERVAL
+    assert await registry.unread(10) == [channel]
+
+
+class BoardDouble:
+    """A watcher with a recorder in every channel."""
+
+    def __init__(self) -> None:
+        self.views: dict[Channel, Recorder] = {}
+
+    def watch(self, channel: Channel) -> None:
+        self.views[channel] = Recorder()
+        channel.wait(self.views[channel], None)
+
+    def unwatch(self, channel: Channel) -> None:
+        channel.leave(self.views.pop(channel))
+
+
+async def test_watcher_sees_every_channel():
+    """A board is shown the channels that are here, and each that comes; an empty one goes although it watches."""
+    registry, _ = channels()
+    here = registry.open(WEB)
+    board = BoardDouble()
+    registry.add_watcher(board)
+    other = registry.open(ChannelName("web/staging"))
+    here.replace(chain(1))
+    other.replace([])
+    registry.let_go()
+
+    assert board.views[here].ids == [1]
+    assert list(board.views) == [here]
+    assert list(registry) == [here]
+
+    registry.remove_watcher(board)
+    assert not here.subscribers

@@ -1,0 +1,344 @@
+"""The relay's rules, against a store whose every answer the test decides: what is lost, what is late."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hypothesis.strategies as st
+import orjson
+from hypothesis import settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
+
+from service.channel import Channel, Channels
+from service.deployment import KEPT, ChannelName, Deployment
+from service.frame import DeploymentFrame
+from service.metrics import Metrics
+from service.relay import Relay
+from service.subscription import Message
+
+WEB = ChannelName("web/production")
+
+
+class Scripted:
+    """A store with one channel in the test's memory. Reads are answered when the test says so, as they were sent."""
+
+    def __init__(self) -> None:
+        self.history: list[Deployment] = []
+        self.clock = 1
+        self.reads: deque[tuple[asyncio.Future[list[list[Deployment]]], list[Deployment]]] = deque()
+
+    def append(self) -> Deployment:
+        """What append.lua does, as far as order and the chain go."""
+        last = self.history[-1].id if self.history else None
+        number = max(self.clock, (last or 0) + 1)
+        self.clock = number + 1
+        deployment = Deployment(orjson.dumps({"deployedAt": number, "previous": last}), number, last)
+        self.history = [*self.history, deployment][-KEPT:]
+        return deployment
+
+    async def histories(self, channels: Sequence[ChannelName]) -> list[list[Deployment]]:
+        future: asyncio.Future[list[list[Deployment]]] = asyncio.get_running_loop().create_future()
+        self.reads.append((future, self.history))
+        return await future
+
+    async def newest_ids(self, channels: Sequence[ChannelName]) -> tuple[int, list[int | None]]:
+        return self.clock, [self.history[-1].id if self.history else None for _ in channels]
+
+    async def names(self) -> list[ChannelName]:
+        return [WEB]
+
+    def answer(self) -> None:
+        """Answer the oldest read with what there was when it was sent."""
+        future, history = self.reads.popleft()
+        if not future.done():
+            future.set_result([history])
+
+
+class Client:
+    """A browser: it remembers the last id that it saw, over its connections."""
+
+    def __init__(self, last_event_id: int | None) -> None:
+        self.sent = 0
+        self.flowing = True
+        self.connected_with = last_event_id
+        self.ids: list[int] = []
+        self.frames: list[Deployment] = []
+
+    def send(self, frame: DeploymentFrame) -> None:
+        self.ids.append(frame.deployment.id)
+        self.frames.append(frame.deployment)
+
+
+def connect(channels: Channels, client: Client) -> Channel:
+    """What `Events` does, for a client that doesn't wait for a read but starts with a ping."""
+    channel = channels.open(WEB)
+    if not channel.loaded or channel.is_behind(client.connected_with):
+        channels.wait(channel, client, client.connected_with)
+    else:
+        for frame in channel.replay(client.connected_with):
+            client.send(frame)
+        channel.join(client)
+    return channel
+
+
+@contextmanager
+def relaying() -> Iterator[tuple[asyncio.AbstractEventLoop, Scripted, Channels, Relay]]:
+    """A relay whose reads run, on a loop that is turned by hand."""
+    loop = asyncio.new_event_loop()
+    store: Any = Scripted()
+    made: list[Any] = []
+
+    async def make() -> None:
+        metrics = Metrics()
+        channels = Channels(loop.call_soon, loop.time, metrics)
+        made.extend((channels, Relay(store, channels, metrics)))
+
+    loop.run_until_complete(make())
+    channels, relay = made
+    reading = loop.create_task(relay._read_forever())
+    try:
+        yield loop, store, channels, relay
+    finally:
+        reading.cancel()
+        while not reading.done():
+            loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+def turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Let everything run that can run without another answer."""
+
+    async def turns() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(turns())
+
+
+def test_lost_message_between_two_is_read():
+    """A message that doesn't follow on memory makes the relay read; the stream gets both, in order."""
+    with relaying() as (loop, store, channels, relay):
+        client = Client(None)
+        connect(channels, client)
+        turn(loop)
+        store.answer()
+        turn(loop)
+        store.append()
+        relay._hear(Message(WEB, store.append()))
+        turn(loop)
+        store.answer()
+        turn(loop)
+
+        assert client.ids == [1, 2]
+
+
+def test_read_that_a_message_overtook_is_repeated():
+    """A read answered after a newer message was taken doesn't count."""
+    with relaying() as (loop, store, channels, relay):
+        client = Client(None)
+        channel = connect(channels, client)
+        turn(loop)
+        store.answer()
+        turn(loop)
+        channels.read_soon(channel)
+        turn(loop)
+        relay._hear(Message(WEB, store.append()))
+        store.answer()
+        turn(loop)
+
+        assert channel.newest == 1
+        assert len(store.reads) == 1
+        assert client.ids == [1]
+
+
+def test_read_that_another_read_overtook_is_repeated():
+    """Two reads that are under way together can't bring memory back to the older one."""
+    with relaying() as (loop, store, channels, relay):
+        channel = connect(channels, Client(None))
+        turn(loop)
+        earlier = store.reads.popleft()
+        store.append()
+        overtaking = loop.create_task(relay._read([channel]))
+        turn(loop)
+        store.answer()
+        turn(loop)
+        store.reads.appendleft(earlier)
+        store.answer()
+        turn(loop)
+
+        assert overtaking.done()
+        assert channel.newest == 1
+        assert len(store.reads) == 1
+
+
+def test_one_read_serves_all_who_wait():
+    """A hundred streams on an unread channel cost one read."""
+    with relaying() as (loop, store, channels, _):
+        for _ in range(100):
+            connect(channels, Client(None))
+        turn(loop)
+
+        assert len(store.reads) == 1
+
+
+def test_ids_ahead_cost_a_read_a_second_at_most():
+    """Last event ids that this replica hasn't heard of make it read once, and again a second later."""
+    with relaying() as (loop, store, channels, _):
+        connect(channels, Client(None))
+        turn(loop)
+        store.answer()
+        turn(loop)
+        channel = channels.open(WEB)
+        for number in range(50):
+            channels.wait(channel, Client(number + 10), number + 10)
+        turn(loop)
+        assert len(store.reads) == 0
+
+        loop.run_until_complete(asyncio.sleep(1.1))
+        assert len(store.reads) == 1
+
+
+def test_reconcile_reads_what_differs_and_finds_the_subscription_deaf():
+    """What was published two seconds ago and didn't come is read, and means that the subscription is deaf."""
+    with relaying() as (loop, store, channels, relay):
+        client = Client(None)
+        connect(channels, client)
+        turn(loop)
+        store.answer()
+        turn(loop)
+        relay._confirmed()
+        loop.run_until_complete(relay._reconcile())
+        assert relay._deaf is False
+        store.clock += 1
+        store.append()
+        store.clock += 1000
+        loop.run_until_complete(relay._reconcile())
+        assert relay._deaf is False
+
+        store.clock += 3000
+        loop.run_until_complete(relay._reconcile())
+        assert bool(relay._deaf) is True
+        turn(loop)
+        store.answer()
+        turn(loop)
+        assert client.ids == [2]
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Random interleavings of everything that can happen between Redis and a stream."""
+
+    clients = Bundle("clients")
+
+    @initialize()
+    def start(self) -> None:
+        self.context = relaying()
+        self.loop, self.store, self.channels, self.relay = self.context.__enter__()
+        self.open: list[Client] = []
+        self.under_way: deque[Deployment] = deque()
+        self.reconciles: list[asyncio.Task[None]] = []
+
+    @rule()
+    def append(self) -> None:
+        self.under_way.append(self.store.append())
+
+    @precondition(lambda self: self.under_way)
+    @rule()
+    def message(self) -> None:
+        self.relay._hear(Message(WEB, self.under_way.popleft()))
+        turn(self.loop)
+
+    @precondition(lambda self: self.under_way)
+    @rule()
+    def lost_message(self) -> None:
+        self.under_way.popleft()
+
+    @rule()
+    def reconcile(self) -> None:
+        self.reconciles.append(self.loop.create_task(self.relay._reconcile()))
+        turn(self.loop)
+
+    @precondition(lambda self: self.store.reads)
+    @rule()
+    def read_is_answered(self) -> None:
+        self.store.answer()
+        turn(self.loop)
+
+    @rule(target=clients)
+    def first_connect(self) -> Client:
+        return self._connect(None)
+
+    @rule(target=clients, client=consumes(clients))
+    def reconnect(self, client: Client) -> Client:
+        self._disconnect(client)
+        return self._connect(client.ids[-1] if client.ids else client.connected_with)
+
+    @rule(target=clients, ahead=st.integers(1, 30))
+    def connect_from_elsewhere(self, ahead: int) -> Client:
+        """From a replica that may know more than this one: its id is one that Redis gave."""
+        return self._connect(min(ahead, self.store.clock - 1) or None)
+
+    @rule(client=consumes(clients))
+    def disconnect(self, client: Client) -> None:
+        self._disconnect(client)
+
+    def _connect(self, last_event_id: int | None) -> Client:
+        client = Client(last_event_id)
+        connect(self.channels, client)
+        self.open.append(client)
+        turn(self.loop)
+        return client
+
+    def _disconnect(self, client: Client) -> None:
+        self.open.remove(client)
+        self.channels.open(WEB).leave(client)
+
+    def _answer_all(self) -> None:
+        for _ in range(100):
+            if not self.store.reads:
+                return
+            self.store.answer()
+            turn(self.loop)
+
+    @invariant()
+    def each_stream_is_in_order_and_without_repeats(self) -> None:
+        for client in getattr(self, "open", []):
+            assert client.ids == sorted(set(client.ids))
+            assert not client.ids or client.ids[0] > (client.connected_with or 0)
+
+    @invariant()
+    def breaks_show(self) -> None:
+        """Between two deployments that follow each other in the chain, none was left out."""
+        for client in getattr(self, "open", []):
+            for before, after in zip(client.frames, client.frames[1:], strict=False):
+                assert after.previous is not None
+                assert after.previous >= before.id
+
+    def teardown(self) -> None:
+        """Once everything has come to rest, each stream has what the sorted set holds."""
+        if not hasattr(self, "open"):
+            return
+        self._answer_all()
+        self.reconciles.append(self.loop.create_task(self.relay._reconcile()))
+        turn(self.loop)
+        self._answer_all()
+        try:
+            assert not self.store.reads
+            kept = [deployment.id for deployment in self.store.history]
+            for client in self.open:
+                start = client.ids[0] if client.ids else (kept[-1] + 1 if kept else 0)
+                if client.connected_with is not None:
+                    start = client.connected_with + 1
+                elif kept:
+                    assert client.ids
+                assert [number for number in client.ids if number in kept] == [n for n in kept if n >= start]
+        finally:
+            for task in self.reconciles:
+                task.cancel()
+            turn(self.loop)
+            self.context.__exit__(None, None, None)
+
+
+Interleavings.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestInterleavings = Interleavings.TestCase
