@@ -5,11 +5,24 @@ import sys
 import tempfile
 from contextlib import suppress
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
 from service.settings import SETTINGS, InvalidSettingsError, Settings, read
+
+
+HELP: Final = """
+Serve VECTR0: tell every open browser tab that a new version of its web application was deployed.
+
+Without settings it runs on an embedded Redis that forgets everything when it stops, and prints how to record a first
+deployment and how to watch. For more than a try, give it a Redis and tokens:
+
+\b
+  export VECTR0_REDIS_URL=redis://redis.internal:6379
+  export VECTR0_TOKENS=$(openssl rand -hex 24)
+  vectr0 --listen 0.0.0.0:8000
+"""
 
 
 def _settings_help() -> str:
@@ -21,6 +34,7 @@ def _settings_help() -> str:
 
 
 @click.command(
+    help=HELP,
     epilog=_settings_help(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -29,23 +43,21 @@ def _settings_help() -> str:
 @click.option("--redis-url", metavar="URL", help="The Redis that all replicas share; as VECTR0_REDIS_URL.")
 @click.version_option(version("vectr0"), prog_name="vectr0")
 def main(listen: str | None, workers: str | None, redis_url: str | None) -> None:
-    r"""Serve VECTR0: tell every open browser tab that a new version of its web application was deployed.
-
-    Without settings it runs on an embedded Redis that forgets everything when it stops, and prints how to record a
-    first deployment and how to watch. For more than a try, give it a Redis and tokens:
-
-    \b
-      VECTR0_REDIS_URL=redis://redis.internal:6379 VECTR0_TOKENS_FILE=/run/secrets/tokens vectr0 --listen 0.0.0.0:8000
-    """
+    """Serve until a signal ends it."""
     options = {"VECTR0_LISTEN": listen, "VECTR0_WORKERS": workers, "VECTR0_REDIS_URL": redis_url}
     environ = {**os.environ, **{name: value for name, value in options.items() if value is not None}}
     if environ.get("VECTR0_WORKERS", "1").strip() in ("", "1"):
         _serve(environ)  # and write no file, for there may be no place to write to
-    else:
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="vectr0-metrics-")
+    except OSError:
+        _refuse("VECTR0_WORKERS is not 1, and several workers share their metrics in temporary files; there is no "
+                "place for those: name a folder that can be written to with TMPDIR, such as a tmpfs")  # fmt: skip
+    with folder:
         # prometheus_client chooses its multi-process mode when it is imported, by the server: so that comes later.
-        with tempfile.TemporaryDirectory(prefix="vectr0-metrics-") as folder:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-            _serve(environ)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
+        _serve(environ)
 
 
 def _serve(environ: dict[str, str]) -> None:

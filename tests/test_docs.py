@@ -1,0 +1,87 @@
+"""The README holds against the code: each setting, route and metric is named there, and none that isn't."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from service.__main__ import main
+from service.deployment import Submission
+from service.metrics import Metrics
+from service.openapi import document
+from service.settings import SETTINGS
+
+TOP = Path(__file__).parents[1]
+README = (TOP / "README.md").read_text()
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def first_column(text: str) -> list[str]:
+    return re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
+
+
+def test_settings():
+    """Every setting has a row, with its default, and no other has."""
+    rows = dict(re.findall(r"^\| `(VECTR0_[A-Z_]+)` \| `?([^|`]+)`? \|", section("Settings"), re.MULTILINE))
+
+    assert list(rows) == list(SETTINGS)
+    for name, setting in SETTINGS.items():
+        assert rows[name].strip() == (setting.default or "none")
+
+
+def test_routes():
+    """Every route has a row, and no other has."""
+    described = [
+        f"{method.upper()} {path}"
+        for path, operations in document("")["paths"].items()
+        for method in operations
+        if method in ("get", "post", "delete")
+    ]
+
+    assert sorted(first_column(section("Routes").split("###")[0])) == sorted(described)
+
+
+def test_fields():
+    """Every field of a deployment has its rule in the README."""
+    table = section("Routes").split("### A deployment")[1]
+
+    for field in [*Submission.model_json_schema()["properties"], "deployedAt", "previous", "rollback"]:
+        assert f"`{field}`" in table
+
+
+def test_metrics():
+    """Every metric has a row under the name that Prometheus sees, and no other has."""
+    exposed = re.findall(r"^# HELP (\S+)", Metrics().exposition().decode(), re.MULTILINE)
+
+    assert sorted(first_column(section("Metrics"))) == sorted(name for name in exposed if not name.endswith("_created"))
+
+
+def test_promises():
+    """The promises are numbered as in the design."""
+    assert re.findall(r"^(\d)\. ", section("What it promises"), re.MULTILINE) == list("1234567")
+
+
+@pytest.mark.parametrize("target", re.findall(r"`make (\w+)`", README))
+def test_make_targets(target):
+    """Each make target that the README names exists."""
+    assert re.search(rf"^{target}:", (TOP / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^):#]+)\)", README))
+def test_links(path):
+    """Each file that the README links to exists."""
+    assert (TOP / path).exists()
+
+
+def test_help():
+    """`vectr0 --help` names every setting with what it means."""
+    result = CliRunner().invoke(main, ["--help"])
+
+    assert result.exit_code == 0
+    for name, setting in SETTINGS.items():
+        assert name in result.output
+        assert setting.meaning in result.output
