@@ -11,7 +11,6 @@ import click
 
 from service.settings import SETTINGS, InvalidSettingsError, Settings, read
 
-
 HELP: Final = """
 Serve VECTR0: tell every open browser tab that a new version of its web application was deployed.
 
@@ -89,10 +88,11 @@ def _greeting(settings: Settings) -> str:
     token = settings.printed_token or "$VECTR0_TOKEN"
     lines = [f"VECTR0 listens on {url}"]
     if settings.redis_url is None:
-        lines += [
-            "It runs on an embedded Redis: all that it is told is forgotten when it stops (see VECTR0_REDIS_URL).",
-            f"The token for recording, made for this run: {token}",
-        ]
+        lines.append(
+            "It runs on an embedded Redis: all that it is told is forgotten when it stops (see VECTR0_REDIS_URL)."
+        )
+    if settings.printed_token is not None:
+        lines.append(f"The token for recording, made for this run: {token}")
     deployment = (
         '{"appName":"web","version":"1.0.0","gitCommit":"3f2c1ab","buildNumber":1,'
         '"buildTime":1763800000000,"environment":"production"}'

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Final
 
 from sse_starlette import EventSourceResponse
@@ -74,7 +75,7 @@ class Events:
         opened = False
         try:
             if not self._channels.surveyed:
-                await self._is_surveyed()
+                await self._survey()
             opened = self._open(scope, board, board.begin())
         finally:
             if not opened:
@@ -100,6 +101,8 @@ class Events:
 
     async def _is_read(self, channel: Channel) -> bool:
         """Wait for a read of the channel. Where memory is only behind an id, one a second is enough."""
+        if self._relay.state == "down":  # the first event comes at once, and the relay tries on without being asked
+            return False
         try:
             async with asyncio.timeout(FIRST_READ_DEADLINE):
                 await self._channels.read(channel, throttled=channel.loaded)
@@ -107,13 +110,13 @@ class Events:
             return False
         return True
 
-    async def _is_surveyed(self) -> bool:
-        try:
+    async def _survey(self) -> None:
+        """Wait until every channel is in memory; those that can't be had now come later."""
+        if self._relay.state == "down":
+            return
+        with suppress(StoreUnavailableError, TimeoutError):
             async with asyncio.timeout(FIRST_READ_DEADLINE):
                 await self._relay.survey()
-        except (StoreUnavailableError, TimeoutError):
-            return False
-        return True
 
     def _open(self, scope: Scope, stream: OpenStream, replay: list[Frame]) -> bool:
         """Write the head and the first events. Gives whether the stream is open now."""

@@ -142,24 +142,22 @@ class Store:
     async def histories(self, channels: Sequence[ChannelName]) -> list[list[Deployment]]:
         """Read the kept deployments of each channel, oldest first, in one round trip."""
         async with self._operation(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("ROLE")
             for channel in channels:
                 pipe.zrange(self._key(channel), -KEPT, -1)
-            replies = await pipe.execute(raise_on_error=False)
+            role, *replies = await pipe.execute(raise_on_error=False)
+            _refuse_replica(role)
             return [_deployments(reply) for reply in replies]
 
     async def newest_ids(self, channels: Sequence[ChannelName]) -> tuple[int, list[int | None]]:
-        """Redis's clock in milliseconds, and the newest id of each channel, in one round trip.
-
-        Redis must be the node that takes the writes: another one may be behind, and memory would follow it.
-        """
+        """Redis's clock in milliseconds, and the newest id of each channel, in one round trip."""
         async with self._operation(), self._redis.pipeline(transaction=False) as pipe:
             pipe.execute_command("ROLE")
             pipe.time()
             for channel in channels:
                 pipe.zrange(self._key(channel), -1, -1, withscores=True)
             role, clock, *replies = await pipe.execute(raise_on_error=False)
-            if not isinstance(role, Exception) and role[0] in (b"slave", b"replica"):
-                raise ReadOnlyError("this Redis is a replica: it takes no writes")
+            _refuse_replica(role)
             seconds, microseconds = _answered(clock)
             newest = [int(reply[0][1]) if reply else None for reply in map(_answered, replies)]
         return int(seconds) * 1000 + int(microseconds) // 1000, newest
@@ -196,6 +194,12 @@ class Store:
             raise StoreUnavailableError(f"no answer within {DEADLINE} seconds") from error
         except (RedisError, OSError, ValueError) as error:
             raise StoreUnavailableError(str(error) or type(error).__name__) from error
+
+
+def _refuse_replica(role: Any) -> None:
+    """Refuse what a node without the writes says: it may be behind, and memory would follow it."""
+    if not isinstance(role, Exception) and role[0] in (b"slave", b"replica"):
+        raise ReadOnlyError("this Redis is a replica: it takes no writes")
 
 
 def _answered(reply: Any) -> Any:

@@ -64,9 +64,8 @@ class OpenStream:
     def drain(self) -> None:
         """Send the browser to another replica, at a moment of its own."""
         if self._transport is not None:
-            self.write(random_retry(RETRY_MS))
-            if self._chunked and self.flowing:
-                self._transport.write(LAST_CHUNK)
+            if self.flowing:
+                self._transport.write(self.encode(random_retry(RETRY_MS)) + LAST_CHUNK * self._chunked)
             self.flowing = False
             self._transport.close()
             self._streams.remove(self, "shutdown")

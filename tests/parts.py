@@ -210,7 +210,7 @@ class Event:
 
 
 class Listener:
-    """A client that reads one response of a stream and records every event. (It doesn't reconnect.)"""
+    """A client that reads one response of a stream and records every event; it doesn't reconnect."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -361,8 +361,9 @@ class Proxy:
         """Answers that are held back now."""
         self.losses = 0
         """Answers that are still to be lost."""
+        self.target = port
+        """Where new connections go."""
         self._lost = self._held = b""
-        self._target = port
         self._passages: set[_Passage] = set()
         self._released = asyncio.Event()
         self._loop = asyncio.new_event_loop()
@@ -403,7 +404,7 @@ class Proxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passage = _Passage()
         try:
-            answers, requests = await asyncio.open_connection("127.0.0.1", self._target)
+            answers, requests = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.close()
             return

@@ -1,0 +1,257 @@
+"""What holds the files around the code together: locks, containers, targets, and the order of the modules."""
+
+import ast
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.parts import Replica
+
+TOP = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((TOP / "compose.yaml").read_text())
+MODULES = {path.stem: ast.parse(path.read_text()) for path in sorted((TOP / "service").glob("*.py"))}
+PIN = re.compile(r"^([a-z0-9-]+)==([\w.]+)(?: ; .+)? \\$", re.MULTILINE)
+
+
+def imported(module: ast.Module) -> Iterator[str]:
+    """The dotted names that a module imports, wherever in it."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(package: str) -> set[str]:
+    """The modules of the service that import a package."""
+    return {
+        name for name, module in MODULES.items() if package in {dotted.split(".")[0] for dotted in imported(module)}
+    }
+
+
+def test_imports_go_one_way():
+    """No module of the service imports one that imports it."""
+    graph = {
+        name: {dotted.split(".")[1] for dotted in imported(module) if dotted.startswith("service.")}
+        for name, module in MODULES.items()
+    }
+
+    assert set().union(*graph.values()) <= set(MODULES)
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize(
+    ("package", "modules"),
+    [
+        ("redis", {"store", "subscription"}),
+        ("fakeredis", {"store"}),
+        ("uvicorn", {"protocol", "server"}),
+    ],
+)
+def test_a_package_stays_at_its_station(package, modules):
+    """Redis is imported only where Redis is, and uvicorn only where the server is."""
+    assert importers(package) == modules
+
+
+def test_what_knows_no_http():
+    """The record, the channel, the frame, and the way from Redis to the streams know nothing of Starlette."""
+    knowing = importers("starlette")
+
+    assert knowing
+    assert not knowing & {"deployment", "frame", "channel", "store", "relay", "subscription", "stream"}
+
+
+def test_environment_variables_are_read_where_the_process_starts():
+    """No module looks into the environment but the command, and the metrics for prometheus_client's own variable."""
+    readers = {
+        name
+        for name, module in MODULES.items()
+        if any(isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv") for node in ast.walk(module))
+        or {"os.environ", "os.getenv"} & set(imported(module))
+    }
+
+    assert readers == {"__main__", "metrics"}
+
+
+def test_every_file_of_the_service_is_shipped():
+    """What lies in service/ is a module of a named package, or matches package-data."""
+    packages = PYPROJECT["tool"]["setuptools"]["packages"]
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["service"]
+    files = [
+        path.relative_to(TOP / "service")
+        for path in (TOP / "service").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+
+    for file in files:
+        if file.suffix == ".py":
+            assert ".".join(("service", *file.parent.parts)) in packages
+        else:
+            assert any(file.match(pattern) for pattern in patterns), f"{file} matches no package-data"
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_a_lock_file_has_pins_and_hashes_alone(name):
+    """A lock file names no index, host, path or option of the machine on which it was made."""
+    lines = [line for line in (TOP / name).read_text().splitlines() if not line.startswith("#")]
+
+    assert lines
+    for line in lines:
+        assert PIN.match(line) or re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?", line), line
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_a_lock_file_has_every_dependency(name):
+    """What pyproject.toml asks for is locked."""
+    asked = list(PYPROJECT["project"]["dependencies"])
+    if name == "requirements-dev.txt":
+        asked += PYPROJECT["dependency-groups"]["dev"]
+    names = {re.split(r"[^A-Za-z0-9_-]", requirement)[0].lower() for requirement in asked}
+    locked = dict(PIN.findall((TOP / name).read_text()))
+
+    assert names <= set(locked)
+
+
+def test_the_lock_files_agree():
+    """The tests run on the very packages that the service is delivered with."""
+    delivered = dict(PIN.findall((TOP / "requirements.txt").read_text()))
+    tested = dict(PIN.findall((TOP / "requirements-dev.txt").read_text()))
+
+    assert delivered.items() <= tested.items()
+
+
+def test_the_npm_lock_file_names_no_host():
+    """The npm packages of the tests are locked by their hashes, wherever they come from."""
+    text = (TOP / "tests/npm/package-lock.json").read_text()
+    packages = {name: entry for name, entry in json.loads(text)["packages"].items() if name}
+
+    assert "node_modules/eventsource" in packages
+    assert all(entry["integrity"].startswith("sha512-") for entry in packages.values())
+    assert "resolved" not in text
+    assert "://" not in text
+
+
+def test_make_has_the_targets_that_are_named():
+    """Every `make …` of the README, .ci/run and the lock files is a target with a line in `make help`."""
+    targets = set(re.findall(r"^([a-z]+):.* ## ", (TOP / "Makefile").read_text(), re.MULTILINE))
+    named = set()
+    for name in ("README.md", ".ci/run", "requirements.txt", "requirements-dev.txt"):
+        named |= set(re.findall(r"(?:^|`)[# ]*make ([a-z]+)", (TOP / name).read_text(), re.MULTILINE))
+
+    assert {"test", "lint", "lock"} <= named
+    assert named <= targets
+    assert targets == {"help", "run", "test", "lint", "format", "lock", "bench", "clean"}
+
+
+def test_ci():
+    """CI is .ci/run, on the oldest Python that is supported and on that of the image; actions have major versions."""
+    workflow = yaml.safe_load((TOP / ".github/workflows/ci.yml").read_text())
+    test = workflow["jobs"]["test"]
+    oldest = PYPROJECT["project"]["requires-python"].removeprefix(">=")
+    actions = [step["uses"] for job in workflow["jobs"].values() for step in job["steps"] if "uses" in step]
+
+    assert os.access(TOP / ".ci/run", os.X_OK)
+    assert test["strategy"]["matrix"]["python"] == [oldest, "3.13"]
+    assert test["steps"][-1]["run"] == "bash .ci/run"
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", action) for action in actions)
+
+
+def dockerfile(instruction: str) -> list[str]:
+    """What follows an instruction, each time that it is used."""
+    text = (TOP / "Dockerfile").read_text().replace("\\\n", "")
+    return re.findall(rf"^{instruction} (.+)$", text, re.MULTILINE)
+
+
+def test_the_image():
+    """The image is pinned to a minor Python, is no root, gets signals itself, and installs what is locked."""
+    bases = {base.split()[0] for base in dockerfile("FROM")}
+    [user] = dockerfile("USER")
+    [command] = dockerfile("CMD")
+    [health] = dockerfile("HEALTHCHECK")
+
+    assert bases == {"python:3.13-slim"}
+    assert all(int(number) > 0 for number in user.split(":"))
+    assert json.loads(command) == ["vectr0"]
+    assert json.loads(health.partition(" CMD ")[2])[:2] == ["python", "-c"]
+    assert dockerfile("STOPSIGNAL") == ["SIGTERM"]
+    assert any("--require-hashes" in run and "requirements.txt" in run for run in dockerfile("RUN"))
+
+
+def test_the_image_is_given_only_what_it_copies():
+    """.dockerignore keeps everything away but the sources of the Dockerfile's COPY lines."""
+    lines = (TOP / ".dockerignore").read_text().splitlines()
+    allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    copies = [line for line in dockerfile("COPY") if not line.startswith("--from")]
+    copied = {source for line in copies for source in line.split()[:-1]}
+
+    assert "*" in lines
+    assert allowed == copied
+
+
+def test_compose_keeps_what_was_stored():
+    """Redis writes each deployment to the disk before it answers, and never evicts one."""
+    redis = COMPOSE["services"]["redis"]
+
+    assert "--appendonly yes" in redis["command"]
+    assert "--appendfsync always" in redis["command"]
+    assert "--maxmemory-policy noeviction" in redis["command"]
+    assert redis["volumes"] == ["redis:/data"]
+    assert "redis" in COMPOSE["volumes"]
+
+
+def test_compose_needs_a_token():
+    """Without VECTR0_TOKENS compose stops, and says what to do."""
+    token = COMPOSE["services"]["service"]["environment"]["VECTR0_TOKENS"]
+
+    assert re.fullmatch(r"\$\{VECTR0_TOKENS:\?.+openssl rand.+\}", token)
+
+
+def test_compose_scales_the_service():
+    """The service has two replicas and nothing that there can be only one of."""
+    service = COMPOSE["services"]["service"]
+
+    assert service["deploy"]["replicas"] == 2
+    assert not {"container_name", "ports", "hostname"} & set(service)
+
+
+def test_compose_confines_the_service():
+    """The service can write nothing and has no privileges."""
+    service = COMPOSE["services"]["service"]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+
+
+def test_compose_publishes_nginx():
+    """Only nginx has a port on the host, and it runs with the nginx.conf that the tests run."""
+    services = COMPOSE["services"]
+
+    assert [name for name in services if "ports" in services[name]] == ["nginx"]
+    assert services["nginx"]["ports"] == ["8080:8080"]
+    assert services["nginx"]["volumes"] == ["./nginx.conf:/etc/nginx/nginx.conf:ro"]
+    assert "listen 8080;" in (TOP / "nginx.conf").read_text()
+
+
+def test_nginx_asks_a_tab_to_come_back_where_no_replica_answers(tmp_path, start_nginx):
+    """A stream that can't be passed on is answered 200 with a `retry:`: at a 502 an EventSource gives up for good."""
+    nginx = start_nginx(Replica(tmp_path))  # which isn't started
+
+    stream = httpx.get(f"{nginx.url}/events/web/production")
+    other = httpx.get(f"{nginx.url}/deployments")
+
+    assert stream.status_code == 200
+    assert stream.headers["content-type"] == "text/event-stream"
+    assert stream.headers["access-control-allow-origin"] == "*"
+    assert re.fullmatch(r"retry: \d{4,5}\n\n", stream.text)
+    assert other.status_code == 502
