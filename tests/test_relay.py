@@ -217,13 +217,36 @@ def test_reconcile_reads_what_differs_and_finds_the_subscription_deaf():
         loop.run_until_complete(relay._reconcile())
         assert relay._deaf is False
 
-        store.clock += 3000
-        loop.run_until_complete(relay._reconcile())
-        assert bool(relay._deaf) is True
         turn(loop)
         store.answer()
         turn(loop)
         assert client.ids == [2]
+
+        store.clock += 3000
+        loop.run_until_complete(relay._reconcile())
+        assert bool(relay._deaf) is True
+
+
+def test_message_that_was_only_late_is_no_deafness():
+    """A deployment that a reconcile found before the subscription brought it doesn't mean that it is deaf."""
+    with relaying() as (loop, store, channels, relay):
+        connect(channels, Client(None))
+        turn(loop)
+        store.answer()
+        turn(loop)
+        relay._confirmed()
+        loop.run_until_complete(relay._reconcile())
+        store.clock += 1
+        late = store.append()
+        loop.run_until_complete(relay._reconcile())
+        turn(loop)
+        store.answer()
+        turn(loop)
+        relay._hear(Message(WEB, late))
+        store.clock += 10_000
+        loop.run_until_complete(relay._reconcile())
+
+        assert relay._deaf is False
 
 
 class Interleavings(RuleBasedStateMachine):
