@@ -5,11 +5,13 @@ Pub/sub is a hint; the sorted set is the truth.
 
 import asyncio
 import logging
+import math
 import random
 import time
 from typing import Final
 
 from service.channel import Channel, Channels
+from service.deployment import ChannelName
 from service.metrics import Metrics, RelayState
 from service.store import Store, StoreUnavailableError
 from service.subscription import Confirmation, Message, Subscription, subscribe
@@ -38,6 +40,8 @@ class Relay:
         """None until the first attempt has ended."""
         self._subscribed_at_ms: int | None = None
         """Redis's clock at the first reconcile of this subscription: from then on it has to bring everything."""
+        self._missed: dict[ChannelName, int] = {}
+        """The first deployment of a channel that a reconcile found and this subscription has not brought."""
         self._deaf = False
         self._reconcile_now = asyncio.Event()
         self._surveyed: list[asyncio.Future[None]] = []
@@ -85,9 +89,12 @@ class Relay:
 
     def _confirmed(self) -> None:
         self._subscribed, self._subscribed_at_ms, self._deaf = True, None, False
+        self._missed.clear()
         self._reconcile_now.set()
 
     def _hear(self, message: Message) -> None:
+        if message.deployment is not None and message.deployment.id >= self._missed.get(message.channel, math.inf):
+            del self._missed[message.channel]  # it was only late
         channel = self._channels.get(message.channel)
         if channel is None:
             if not self._channels.watchers:
@@ -133,20 +140,17 @@ class Relay:
         ]
         for channel, newest in behind:
             self._channels.read_soon(channel)
-            self._deaf = self._deaf or self._should_have_brought(newest, channel, clock_ms)
+            if self._should_have_brought(newest, channel):
+                self._missed.setdefault(channel.name, newest or 0)
+        self._deaf = self._deaf or any(missed < clock_ms - DEAF_AFTER_MS for missed in self._missed.values())
         self._metrics.reconciles.labels("healed" if behind else "level").inc()
         self._metrics.healed.inc(len(behind))
         if was_subscribed and self._subscribed and self._subscribed_at_ms is None:
             self._subscribed_at_ms = clock_ms
 
-    def _should_have_brought(self, newest: int | None, channel: Channel, clock_ms: int) -> bool:
+    def _should_have_brought(self, newest: int | None, channel: Channel) -> bool:
         since = self._subscribed_at_ms
-        return (
-            newest is not None
-            and since is not None
-            and newest > max(since, channel.newest or 0)
-            and newest < clock_ms - DEAF_AFTER_MS
-        )
+        return newest is not None and since is not None and newest > max(since, channel.newest or 0)
 
     async def _read_forever(self) -> None:
         while True:
