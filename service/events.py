@@ -76,7 +76,7 @@ class Events:
         try:
             if not self._channels.surveyed:
                 await self._survey()
-            opened = self._open(scope, board, board.begin())
+            opened = self._open(scope, board, board.first())
         finally:
             if not opened:
                 self._channels.remove_watcher(board)
@@ -130,10 +130,8 @@ class Events:
             open_stream(head + b"\r\n", first + LAST_CHUNK * is_chunked, None)
             self._metrics.turned_away()
             return False
-        transport = open_stream(head + b"\r\n", first, stream)
-        if transport is None:
+        if not open_stream(head + b"\r\n", first, stream):
             return False
-        stream.start(transport)
         self._metrics.wrote(len(events))
         return True
 

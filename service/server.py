@@ -1,5 +1,6 @@
 """The server: uvicorn, configured for streams, in one process or several."""
 
+import ctypes
 import functools
 import resource
 import signal
@@ -21,6 +22,9 @@ DEAD_PEER_DEADLINE_MS: Final = 25_000
 """Milliseconds after which unacknowledged data means that the peer is gone (TCP_USER_TIMEOUT, RFC 5482)."""
 KEEP_ALIVE: Final = 75
 """Seconds that an idle connection is kept: longer than nginx keeps one, so that it is nginx who closes it."""
+
+_PR_SET_PDEATHSIG: Final = 1
+"""From <linux/prctl.h>."""
 
 
 class ListenError(Exception):
@@ -85,4 +89,12 @@ def _create(settings: Settings) -> object:
     """Make the application in the process that serves it."""
     logs.configure(settings.log_format)
     raise_descriptor_limit()
+    if settings.workers > 1:
+        _end_with_parent()
     return app.create(settings)
+
+
+def _end_with_parent() -> None:
+    """Have Linux send SIGTERM when the supervisor dies; its workers would go on, and keep the address."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
