@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.channel import Channel, Channels
-from service.deployment import NAME_RULE, channel_name, event_id
+from service.deployment import NAME_RULE, ChannelName, channel_name, event_id
 from service.frame import LAST_CHUNK, Frame, ping
 from service.metrics import Metrics
 from service.origins import Origins
@@ -46,16 +46,14 @@ class Events:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for a stream of one channel, or of all."""
         try:
+            name = _name(scope)
             if await self._is_admitted(scope, receive, send):
-                await (self._open_channel(scope) if scope["path_params"] else self._open_board(scope))
+                await (self._open_board(scope) if name is None else self._open_channel(scope, name))
         except Problem as problem:
             origin = Headers(scope=scope).get("origin")
             await problem.response(headers=self._origins.headers(origin))(scope, receive, send)
 
-    async def _open_channel(self, scope: Scope) -> None:
-        name = channel_name(scope["path_params"]["app"], scope["path_params"]["environment"])
-        if name is None:
-            raise Problem(404, f"a channel is an application and an environment, each {NAME_RULE}")
+    async def _open_channel(self, scope: Scope, name: ChannelName) -> None:
         last_event_id = _last_event_id(scope)
         channel = self._channels.open(name)
         undecided = not channel.loaded or channel.is_behind(last_event_id)
@@ -91,6 +89,8 @@ class Events:
                 return True
             case "HEAD":
                 response = Response(headers=self._origins.headers(origin))
+                # A stream has no length, so neither has what stands for it (RFC 9110, section 8.6).
+                del response.headers["content-length"]
                 response.raw_headers = [*self._headers, *response.raw_headers]
             case "OPTIONS":
                 response = self._origins.preflight(origin)
@@ -134,6 +134,16 @@ class Events:
             return False
         self._metrics.wrote(len(events))
         return True
+
+
+def _name(scope: Scope) -> ChannelName | None:
+    """Name the request's channel; None where it is for all."""
+    if not scope["path_params"]:
+        return None
+    name = channel_name(scope["path_params"]["app"], scope["path_params"]["environment"])
+    if name is None:
+        raise Problem(404, f"a channel is an application and an environment, each {NAME_RULE}")
+    return name
 
 
 def _is_chunked(scope: Scope) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final, Protocol
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.stall import DRAIN_DEADLINE, Stall
 
@@ -34,6 +34,7 @@ class Connection(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _stall: Stall | None = None
     _stopping = False
+    _answered: RequestResponseCycle
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Write to the socket at once, and hear of it as soon as it takes no more."""
@@ -53,6 +54,12 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {STREAM_EXTENSION: {"open": self.open_stream}}
 
+    def on_headers_complete(self) -> None:
+        """Know which request is answered now: ``cycle`` is the latest, which may be pipelined behind it."""
+        super().on_headers_complete()
+        if not self.pipeline:
+            self._answered = self.cycle
+
     def on_message_complete(self) -> None:
         """Stop the clock: the request is whole."""
         super().on_message_complete()
@@ -61,6 +68,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Stop the clock also for a request that was answered before it was whole."""
         self._cancel_deadline()
+        if self.pipeline:
+            self._answered, _ = self.pipeline[-1]
         super().on_response_complete()
 
     def open_stream(self, head: bytes, first: bytes, stream: StreamProtocol | None) -> bool:
@@ -71,11 +80,11 @@ class Connection(HttpToolsProtocol):
         answer is over with the first bytes. Gives False where the client has gone meanwhile.
         """
         transport = self.transport
+        self._answered.response_started = self._answered.response_complete = True  # so uvicorn lets the ASGI call end
         if transport.is_closing():
             return False
         date = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
         transport.write(b"HTTP/1.1 200 OK\r\n" + date + head + first)
-        self.cycle.response_started = self.cycle.response_complete = True  # so uvicorn lets the ASGI call end
         if stream is None:
             transport.close()
             return True
@@ -121,7 +130,8 @@ class Connection(HttpToolsProtocol):
 
     def _let_go(self) -> None:
         """Drop what leads back here: freed by reference counts alone, it costs no garbage collection."""
-        self.parser = self.cycle = self.scope = None  # type: ignore[assignment]  # nothing comes after this
+        self.pipeline.clear()
+        self.parser = self.cycle = self._answered = self.scope = None  # type: ignore[assignment]  # nothing comes after this
 
     def _expect_request(self) -> None:
         self._deadline = self.loop.call_later(REQUEST_DEADLINE, self._time_out)

@@ -59,7 +59,8 @@ class Settings:
 
 
 def _redis_url(text: str) -> str:
-    if urlsplit(text).scheme not in ("redis", "rediss", "unix"):
+    url = urlsplit(text)
+    if url.scheme not in ("redis", "rediss", "unix") or url.port == 0:  # a port that is no number is a ValueError
         raise ValueError
     return text
 

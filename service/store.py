@@ -69,6 +69,10 @@ def connect(url: str | None) -> Connections:
             socket_keepalive=True,
             health_check_interval=0,
         )
+        try:
+            pool.connection_class(**pool.connection_kwargs)
+        except TypeError as error:  # an unknown option of the URL
+            raise ValueError(str(error)) from None
         return Redis.from_pool(pool)
 
     # The relay wants to see every error of its subscription: a silent reconnect may have lost a message.

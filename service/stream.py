@@ -13,7 +13,7 @@ from service.stall import Stall
 
 PING_INTERVAL: Final = 15.0
 """Seconds between two pings on a stream."""
-TICK: Final = 0.25
+TICK: Final = 0.5
 """Seconds between two turns of the ticker; each pings the streams of one slot."""
 SLOTS: Final = int(PING_INTERVAL / TICK)
 

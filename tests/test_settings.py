@@ -48,7 +48,11 @@ def test_message_names_variable_value_and_rule(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("VECTR0_REDIS_URL", "http://user:s3cret@redis"), ("VECTR0_TOKENS", "s3cret with spaces")],
+    [
+        ("VECTR0_REDIS_URL", "http://user:s3cret@redis"),
+        ("VECTR0_REDIS_URL", "redis://user:s3cret@redis:six"),
+        ("VECTR0_TOKENS", "s3cret with spaces"),
+    ],
 )
 def test_message_keeps_secrets(name, value):
     """The value of a setting that holds secrets is not shown."""
