@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import api
@@ -22,7 +22,7 @@ from service.channel import Channels
 from service.events import Events
 from service.metrics import Metrics
 from service.origins import OriginMiddleware, Origins
-from service.problem import EXCEPTION_HANDLERS, MAX_BODY_SIZE
+from service.problem import EXCEPTION_HANDLERS
 from service.relay import Relay
 from service.settings import Settings
 from service.store import Store, connect
@@ -72,8 +72,9 @@ def create(settings: Settings) -> ASGIApp:
             [
                 Route("/events", events),
                 Route("/events/{app}/{environment}", events),
-                Mount("/", _requests(origins)),
             ],
+            # And no Mount, which wouldn't match a path with a line break in it.
+            default=_requests(origins),
             redirect_slashes=False,
             lifespan=lifespan,
         ),
@@ -104,7 +105,6 @@ def _requests(origins: Origins) -> Starlette:
         ],
         middleware=[Middleware(OriginMiddleware, origins=origins)],
         exception_handlers=EXCEPTION_HANDLERS,
-        max_body_size=MAX_BODY_SIZE,
     )
     application.router.redirect_slashes = False
     return application

@@ -19,6 +19,9 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 NAME_RULE: Final = "1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit"
 _NAME: Final = re.compile(NAME_PATTERN[:-1] + r"\Z")
 
+PRINTABLE: Final = r"^[\p{L}\p{M}\p{N}\p{P}\p{S} ]*$"
+"""What `str.isprintable` takes, for schemas (ECMA-262, with Unicode)."""
+
 ChannelName = NewType("ChannelName", str)
 """``application/environment``, both valid names."""
 
@@ -65,13 +68,18 @@ def _printable(value: object) -> object:
 
 def _integral(value: object) -> object:
     """Take 128.0 for 128: JSON has one kind of number (RFC 8259, section 6)."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    # A larger one breaks the rule in any case, and orjson couldn't write it into the message: it ends at 64 bits.
+    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_INTEGER:
+        return int(value)
+    return value
 
 
 # The description is the rule: it stands in every error message and in the OpenAPI document.
 Name = Annotated[str, Field(pattern=NAME_PATTERN, description=NAME_RULE)]
 Commit = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="1 to 64 of A-Z a-z 0-9 . _ -")]
-Text = Annotated[str, Field(min_length=1, max_length=128), BeforeValidator(_printable)]
+Text = Annotated[
+    str, Field(min_length=1, max_length=128, json_schema_extra={"pattern": PRINTABLE}), BeforeValidator(_printable)
+]
 Integer = Annotated[int, Field(ge=0, le=MAX_INTEGER), BeforeValidator(_integral)]
 
 
@@ -126,7 +134,14 @@ def _explain(detail: ErrorDetails) -> FieldError:
         case "extra_forbidden":
             return FieldError(_shown(field), f"is not a field of a deployment; the fields are {', '.join(RULES)}")
         case _:
-            return FieldError(field, f"must be {RULES[field]}, not {_shown(orjson.dumps(detail['input']).decode())}")
+            return FieldError(field, f"must be {RULES[field]}, not {_shown(_encoded(detail['input']))}")
+
+
+def _encoded(value: object) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # orjson reads deeper nesting than it writes
+        return "something nested so deeply"
 
 
 def _shown(text: str, limit: int = 80) -> str:

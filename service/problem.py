@@ -8,6 +8,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ExceptionHandler
 
 from service.auth import InvalidTokenError, MissingTokenError, OutOfScopeError
@@ -53,9 +54,6 @@ class Problem(Exception):  # noqa: N818  # the RFC's word
         )
 
 
-MAX_BODY_SIZE: Final = 16 * 1024
-"""Bytes of a request's body."""
-
 _MEANINGS: Final[Mapping[type[Exception], tuple[int, str, Mapping[str, str]]]] = {
     NotJSONError: (400, "", {}),
     InvalidFieldsError: (422, "this is no deployment: ", {}),
@@ -84,15 +82,21 @@ def _problem_of_starlette(error: HTTPException) -> Problem:
     details = {
         404: "there is nothing at this path; see /openapi.json",
         405: "this path does not have this method",
-        413: f"the body is over {MAX_BODY_SIZE} bytes",
     }
     return Problem(error.status_code, details.get(error.status_code, error.detail), headers=error.headers)
 
 
-async def _answer(_: Request, error: Exception) -> Response:
+async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return Response(status_code=408)  # nobody reads it
-    return problem_of(error).response()
+    problem = problem_of(error)
+    return problem.response({"Allow": _allowed(request)} if problem.status == HTTPStatus.METHOD_NOT_ALLOWED else None)
+
+
+def _allowed(request: Request) -> str:
+    """List the methods of a path (RFC 9110, section 10.2.1): Starlette names only those of its first route."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in routes for method in route.methods}))
 
 
 EXCEPTION_HANDLERS: Final[Mapping[Any, ExceptionHandler]] = dict.fromkeys(

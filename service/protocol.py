@@ -34,7 +34,7 @@ class Connection(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _stall: Stall | None = None
     _stopping = False
-    _answered: RequestResponseCycle
+    _answered: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Write to the socket at once, and hear of it as soon as it takes no more."""
@@ -80,6 +80,8 @@ class Connection(HttpToolsProtocol):
         answer is over with the first bytes. Gives False where the client has gone meanwhile.
         """
         transport = self.transport
+        if self._answered is None:
+            return False
         self._answered.response_started = self._answered.response_complete = True  # so uvicorn lets the ASGI call end
         if transport.is_closing():
             return False
@@ -118,6 +120,7 @@ class Connection(HttpToolsProtocol):
             self._deadline.cancel()
         if self._stall is not None:
             self._stall.end()
+        self.cycle = self._answered or self.cycle  # this is the one that has to hear of it
         super().connection_lost(exc)
         self._let_go()
 
