@@ -33,7 +33,7 @@
 #define PER_ADDRESS 20000
 #define TIMEOUT_NS 60000000000LL
 
-enum { CONNECTING, HEAD, OPEN, CLOSED };
+enum { CONNECTING, HEAD, BODY, OPEN, CLOSED };
 
 struct stream {
     int fd;
@@ -140,6 +140,9 @@ static void readable(struct stream *s) {
         if (!body) fail("parse", "the head came in pieces");
         n -= body + 4 - data;
         data = body + 4;
+        s->state = BODY;
+    }
+    if (s->state == BODY && n > 0) {
         s->state = OPEN;
         s->arrived = at;
         pending--;

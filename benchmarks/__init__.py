@@ -1,0 +1,1 @@
+"""Fan-out measured side by side; see `python -m benchmarks --help`."""

@@ -1,0 +1,99 @@
+"""`python -m benchmarks`: VECTR0, the textbook endpoint, nchan and the floor, side by side on one machine.
+
+Every subject has one core, the load and Redis the other; they take turns in rounds, so that a drifting machine hits all
+alike. A stream that misses, repeats or reorders anything fails the run.
+"""
+
+import functools
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from benchmarks import subjects
+from benchmarks.measure import Figures, run
+from benchmarks.plot import plot
+from benchmarks.report import table
+
+Results = dict[str, dict[int, list[Figures]]]
+"""By subject and number of streams, one for each round."""
+
+TOP = Path(__file__).parents[1]
+
+
+def available() -> dict[str, Callable]:
+    """Give the subjects that this machine can run, and say which it can't."""
+    if shutil.which("cc") is None:
+        sys.exit("the load client is a C program, and there is no cc here; apt-get install gcc libc6-dev")
+    if shutil.which("redis-server") is None:
+        sys.exit("there is no redis-server here")
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("two cores are needed: one for the server, one for the load")
+    found: dict[str, Callable] = {
+        "VECTR0": subjects.vectr0,
+        "VECTR0, 2 workers": functools.partial(subjects.vectr0, workers=2),
+        "textbook": subjects.textbook,
+        "nchan": subjects.nchan,
+        "floor": subjects.floor,
+    }
+    if not subjects.NCHAN_MODULE.exists():
+        print("without nchan: apt-get install libnginx-mod-nchan")
+        del found["nchan"]
+    return found
+
+
+@click.command(help=__doc__)
+@click.option("--streams", default="1000,5000,9000", show_default=True, help="How many streams, one after the other.")
+@click.option("--rounds", default=3, show_default=True, help="How often each is measured.")
+@click.option("--deployments", default=20, show_default=True, help="How many are spread in each.")
+@click.option("--only", multiple=True, help="Only this subject; may be repeated.")
+@click.option("--output", type=click.Path(path_type=Path), default=TOP / "benchmarks" / "results", show_default=False,
+              help="Where results.json and results.svg go.  [default: benchmarks/results]")  # fmt: skip
+def main(streams: str, rounds: int, deployments: int, only: tuple[str, ...], output: Path) -> None:
+    counts = [int(count) for count in streams.split(",")]
+    chosen = {name: start for name, start in available().items() if not only or name in only}
+    results: Results = {name: {count: [] for count in counts} for name in chosen}
+    with subjects.redis_server() as redis_port:
+        for number in range(rounds):
+            for count in counts:
+                for name, start in chosen.items():
+                    everything = name == "VECTR0" and count == max(counts)
+                    print(f"round {number + 1} of {rounds}: {name}, {count} streams", flush=True)
+                    with start(redis_port) as server:
+                        results[name][count].append(run(server, count, deployments, everything=everything))
+    print()
+    text = table(results)
+    print(text)
+    output.mkdir(parents=True, exist_ok=True)
+    document = {
+        "machine": {"cores": os.cpu_count(), "system": platform.system(), "kernel": platform.release(),
+                    "architecture": platform.machine(), "python": platform.python_version()},
+        "rounds": rounds,
+        "deployments": deployments,
+        "results": {name: {count: [asdict(figures) for figures in runs] for count, runs in by_count.items()}
+                    for name, by_count in results.items()},
+    }  # fmt: skip
+    (output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    (output / "results.md").write_text(text + "\n")
+    latency = {name: _median_quantiles(by_count[max(counts)]) for name, by_count in results.items()}
+    cost = {
+        name: [(count, statistics.median(f.cpu_per_delivery for f in runs)) for count, runs in by_count.items()]
+        for name, by_count in results.items()
+    }
+    (output / "results.svg").write_text(plot(latency, cost, max(counts)))
+    print(f"\nresults.json, results.md and results.svg are in {output}")
+
+
+def _median_quantiles(runs: list[Figures]) -> list[float]:
+    return [statistics.median(values) for values in zip(*(figures.latency for figures in runs), strict=True)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""One run: a server, so many streams, and what that costs."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import httpx
+from redis import Redis
+
+from benchmarks.load import Load, Quantiles, load
+from benchmarks.subjects import Running
+
+WARM_UP = 3
+IDLE_SECONDS = 15
+"""One ping interval: every stream gets one ping."""
+COMEBACK = 10_000
+GROUP = 50
+
+
+@dataclass
+class Figures:
+    """What one run gave. Times in microseconds, memory in KiB."""
+
+    cpu_per_delivery: float = 0.0
+    latency: Quantiles = field(default_factory=list)
+    """From POST until a stream has the deployment."""
+    memory_first_thousand: float = 0.0
+    memory_per_stream: float = 0.0
+    cpu_per_connect: float = 0.0
+    connect: Quantiles = field(default_factory=list)
+    """From connecting until the first bytes, all at once."""
+    idle_cpu: float = 0.0
+    """Per stream and second, pings included."""
+    longest_stop: float = 0.0
+    """Of the event loop, in its thread's CPU time, while streams come and go but nothing is published."""
+    comeback_seconds: float = 0.0
+    comeback_cpu: float = 0.0
+    """Per stream."""
+    comeback_reads: int = 0
+    """Redis commands that it cost."""
+    first_byte_during_fan_out: float = 0.0
+    """Of a new stream while all others are written to."""
+
+
+def run(server: Running, streams: int, deployments: int, *, everything: bool) -> Figures:
+    """Measure a server that was just started. A stream that misses, repeats or reorders anything is an exception."""
+    figures = Figures()
+    server.publish(0)
+    with load(server.port) as client:
+        memory, cpu = server.resident_kib(), server.cpu_seconds()
+        client.open(1000, server.stream_path)
+        figures.memory_first_thousand = (server.resident_kib() - memory) / 1000
+        if streams > 1000:
+            cpu = server.cpu_seconds()
+            figures.connect = client.open(streams - 1000, server.stream_path)
+            figures.cpu_per_connect = (server.cpu_seconds() - cpu) * 1e6 / (streams - 1000)
+        else:
+            figures.cpu_per_connect = (server.cpu_seconds() - cpu) * 1e6 / 1000
+        for sequence in range(1, WARM_UP + 1):
+            client.round(sequence, server.publish)
+        cpu = server.cpu_seconds()
+        rounds = [client.round(WARM_UP + n, server.publish) for n in range(1, deployments + 1)]
+        figures.cpu_per_delivery = (server.cpu_seconds() - cpu) * 1e6 / streams / deployments
+        figures.latency = [sorted(values)[deployments // 2] for values in zip(*rounds, strict=True)]
+        figures.memory_per_stream = (server.resident_kib() - memory) / streams
+        if everything:
+            cpu = server.cpu_seconds()
+            client.wait(IDLE_SECONDS)
+            figures.idle_cpu = (server.cpu_seconds() - cpu) * 1e6 / streams / IDLE_SECONDS
+            figures.first_byte_during_fan_out = _first_byte(server, client, WARM_UP + deployments + 1)
+            client.close()
+            _come_back(server, client, figures)
+            client.close()
+            time.sleep(1)
+            figures.longest_stop = _longest_stop(server, client, streams)
+    return figures
+
+
+def _first_byte(server: Running, client: Load, sequence: int) -> float:
+    """Connect again and again while deployments are spread; give the longest time to a first byte."""
+    slowest, done = 0.0, threading.Event()
+
+    def connect() -> None:
+        nonlocal slowest
+        with load(server.port) as newcomer:
+            while not done.is_set():
+                slowest = max(slowest, *newcomer.open(1, server.stream_path))
+                newcomer.close()
+
+    connecting = threading.Thread(target=connect)
+    connecting.start()
+    time.sleep(0.1)
+    for n in range(10):
+        client.round(sequence + n, server.publish)
+    done.set()
+    connecting.join()
+    return slowest
+
+
+def _come_back(server: Running, client: Load, figures: Figures) -> None:
+    """Let all tabs come back at once, each with the last event id that it saw."""
+    newest = server.client.get("/deployments/web/production/latest").json()["deployedAt"]
+    commands, cpu, begun = _read_commands(server), server.cpu_seconds(), time.monotonic()
+    client.open(COMEBACK, server.stream_path, f"Last-Event-ID: {newest}")
+    figures.comeback_seconds = time.monotonic() - begun
+    figures.comeback_cpu = (server.cpu_seconds() - cpu) * 1e6 / COMEBACK
+    figures.comeback_reads = _read_commands(server) - commands
+
+
+def _read_commands(server: Running) -> int:
+    """Count Redis's ZRANGE calls, those of the regular reconciles (one a channel, and one ROLE) not included."""
+    with Redis(port=server.redis_port) as redis:
+        stats = redis.info("commandstats")
+    return int(stats.get("cmdstat_zrange", {}).get("calls", 0)) - int(stats.get("cmdstat_role", {}).get("calls", 0))
+
+
+def _longest_stop(server: Running, client: Load, streams: int) -> float:
+    """Ask /livez all the time while streams come in groups; give the most CPU that the loop spent before it answered."""
+    longest, done = 0.0, threading.Event()
+
+    def probe() -> None:
+        nonlocal longest
+        with httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as http:
+            while not done.is_set():
+                cpu = server.loop_cpu_seconds()
+                http.get("/livez")
+                longest = max(longest, server.loop_cpu_seconds() - cpu)
+                time.sleep(0.002)
+
+    probing = threading.Thread(target=probe)
+    probing.start()
+    for _ in range(streams // GROUP):
+        client.open(GROUP, server.stream_path)
+        time.sleep(0.01)
+    client.wait(IDLE_SECONDS)
+    done.set()
+    probing.join()
+    return longest * 1e6
