@@ -306,7 +306,8 @@ class Channels:
         for name, channel in tuple(self._channels.items()):
             # Every watcher has one view in every channel.
             used = channel.pins or len(channel.subscribers) + len(channel.waiting) > len(self.watchers)
-            awaited = self.watchers and channel in self._unread
+            # What isn't loaded is being read now: a board that waits for it has nothing else to hear of it by.
+            awaited = self.watchers and (channel in self._unread or not channel.loaded)
             idle = not channel.frames or (not self.watchers and channel.needed_at + IDLE_LIFETIME < now)
             if idle and not used and not awaited:
                 del self._channels[name]

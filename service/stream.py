@@ -95,6 +95,9 @@ class OpenStream(asyncio.Protocol):
             farewell = self.encode(random_retry(RETRY_MS)) + LAST_CHUNK * self._chunked
             self._transport.write(farewell)
             self._transport.close()
+            if self._stall is not None:  # it was the farewell that found the socket full
+                self._stall.end()
+                self._stall = Stall(self._transport, stopping=True)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's
         """Leave everything."""

@@ -332,6 +332,18 @@ class BoardDouble:
         channel.leave(self.views.pop(channel))
 
 
+async def test_channel_that_is_being_read_for_a_board_stays():
+    """A board's new channel isn't let go between the message that named it and the read that fills it."""
+    registry, _ = channels()
+    registry.add_watcher(BoardDouble())
+    channel = registry.open(WEB)
+    registry.read_soon(channel)
+    await registry.unread(10)
+    registry.let_go()
+
+    assert registry.get(WEB) is channel
+
+
 async def test_watcher_sees_every_channel():
     """A board is shown the channels that are here, and each that comes; an empty one goes although it watches."""
     registry, _ = channels()
