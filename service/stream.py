@@ -92,12 +92,14 @@ class OpenStream(asyncio.Protocol):
             self._stall.give_up()
         elif self.flowing:
             self._leave("shutdown")
-            farewell = self.encode(random_retry(RETRY_MS)) + LAST_CHUNK * self._chunked
-            self._transport.write(farewell)
-            self._transport.close()
-            if self._stall is not None:  # it was the farewell that found the socket full
-                self._stall.end()
-                self._stall = Stall(self._transport, stopping=True)
+            self._say_farewell()
+
+    def _say_farewell(self) -> None:
+        self._transport.write(self.encode(random_retry(RETRY_MS)) + LAST_CHUNK * self._chunked)
+        self._transport.close()
+        if self._stall is not None:  # it was the farewell that found the socket full
+            self._stall.end()
+            self._stall = Stall(self._transport, stopping=True)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's
         """Leave everything."""
