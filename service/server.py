@@ -2,6 +2,8 @@
 
 import ctypes
 import functools
+import multiprocessing
+import os
 import resource
 import signal
 import socket
@@ -98,3 +100,6 @@ def _end_with_parent() -> None:
     """Have Linux send SIGTERM when the supervisor dies; its workers would go on, and keep the address."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and supervisor.pid != os.getppid():  # it died before it could be asked for
+        sys.exit("the supervisor is gone")

@@ -202,6 +202,19 @@ def test_read_that_was_sent_before_a_reader_came_says_nothing_of_what_it_saw():
     assert stream.ids == [3]
 
 
+def test_message_that_brings_what_a_reader_saw_elsewhere_lets_it_in():
+    """A stream whose id was ahead of memory starts as soon as the subscription has caught up with it."""
+    channel = channel_with(1)
+    stream = Recorder()
+    channel.wait(stream, 2)
+    channel.take(record(2, 1))
+    assert stream.ids == []
+    assert not channel.waiting
+
+    channel.take(record(3, 2))
+    assert stream.ids == [3]
+
+
 def test_stalled_stream_is_made_level_when_it_flows():
     """A stream whose socket takes no more misses nothing that is still kept."""
     channel = channel_with(1)
