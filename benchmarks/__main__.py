@@ -20,10 +20,13 @@ import click
 from benchmarks import subjects
 from benchmarks.measure import Figures, run
 from benchmarks.plot import plot
-from benchmarks.report import table
+from benchmarks.relays import redis_cpu_per_deployment
+from benchmarks.report import redis_table, table
 
 Results = dict[str, dict[int, list[Figures]]]
 """By subject and number of streams, one for each round."""
+
+REPLICAS = (1, 10, 50, 200)
 
 TOP = Path(__file__).parents[1]
 
@@ -60,7 +63,11 @@ def main(streams: str, rounds: int, deployments: int, only: tuple[str, ...], out
     counts = [int(count) for count in streams.split(",")]
     chosen = {name: start for name, start in available().items() if not only or name in only}
     results: Results = {name: {count: [] for count in counts} for name in chosen}
+    redis_cost = {}
     with subjects.redis_server() as redis_port:
+        for replicas in REPLICAS:
+            print(f"Redis with {replicas} replicas", flush=True)
+            redis_cost[replicas] = redis_cpu_per_deployment(redis_port, replicas)
         for number in range(rounds):
             for count in counts:
                 for name, start in chosen.items():
@@ -69,7 +76,7 @@ def main(streams: str, rounds: int, deployments: int, only: tuple[str, ...], out
                     with start(redis_port) as server:
                         results[name][count].append(run(server, count, deployments, everything=everything))
     print()
-    text = table(results)
+    text = table(results) + "\n\n" + redis_table(redis_cost)
     print(text)
     output.mkdir(parents=True, exist_ok=True)
     document = {
@@ -77,6 +84,7 @@ def main(streams: str, rounds: int, deployments: int, only: tuple[str, ...], out
                     "architecture": platform.machine(), "python": platform.python_version()},
         "rounds": rounds,
         "deployments": deployments,
+        "redis_cpu_per_deployment": redis_cost,
         "results": {name: {count: [asdict(figures) for figures in runs] for count, runs in by_count.items()}
                     for name, by_count in results.items()},
     }  # fmt: skip

@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import orjson
+from redis import Redis
 
 from benchmarks.subjects import payload
 from service.deployment import Submission
@@ -15,7 +16,7 @@ from service.store import Store, connect
 DEPLOYMENTS = 300
 
 
-def redis_cpu_per_deployment(redis_port: int, redis_pid: int, replicas: int) -> float:
+def redis_cpu_per_deployment(redis_port: int, replicas: int) -> float:
     """Record deployments while so many relays are subscribed; gives Redis's CPU in microseconds for each."""
     with ExitStack() as stack:
         relays = [stack.enter_context(socket.create_connection(("127.0.0.1", redis_port))) for _ in range(replicas)]
@@ -23,6 +24,8 @@ def redis_cpu_per_deployment(redis_port: int, redis_pid: int, replicas: int) -> 
             relay.sendall(b"PSUBSCRIBE vectr0:deployments:{*}\r\n")
             relay.recv(1024)
             relay.setblocking(False)
+        with Redis(port=redis_port) as redis:
+            redis_pid = redis.info("server")["process_id"]
         return asyncio.run(_record(redis_port, redis_pid, relays))
 
 

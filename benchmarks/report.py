@@ -86,3 +86,12 @@ def _cell(values: list[float], digits: int) -> str:
     """Give a median, with half the spread between the rounds."""
     spread = (max(values) - min(values)) / 2
     return f"{statistics.median(values):.{digits}f} ± {spread:.{digits}f}"
+
+
+def redis_table(cost: dict[int, float]) -> str:
+    """Give what one deployment costs Redis, by replicas."""
+    return "\n".join([
+        "| replicas | " + " | ".join(f"{replicas:,}" for replicas in cost) + " |",
+        "| --- |" + " ---: |" * len(cost),
+        "| Redis's CPU for one deployment, ms | " + " | ".join(f"{cpu / 1000:.2f}" for cpu in cost.values()) + " |",
+    ])  # fmt: skip

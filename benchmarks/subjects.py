@@ -182,8 +182,8 @@ def nchan(redis_port: int) -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "nginx.conf").write_text(f"""
             load_module {NCHAN_MODULE};
-            daemon off; worker_processes 1; worker_rlimit_nofile 65536; pid {folder}/pid; error_log stderr crit;
-            events {{ worker_connections 60000; }}
+            daemon off; worker_processes 1; pid {folder}/pid; error_log stderr crit;
+            events {{ worker_connections 19000; }}
             http {{
                 access_log off;
                 client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
