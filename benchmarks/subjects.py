@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +45,20 @@ def payload(sequence: int) -> dict[str, object]:
     """Give a deployment whose record has about 300 bytes."""
     return {
         "appName": "web",
-        "version": "1.4.0+" + "a" * 40,
+        "version": "1.4.0+build.128",
         "gitCommit": "3f2c1ab9d8e7f60514233241506f7e8d9c0b1a29",
         "buildNumber": sequence,
         "buildTime": 1_763_800_000_000,
         "environment": "production",
         "gitTag": "v1.4.0",
     }
+
+
+def record(sequence: int) -> dict[str, object]:
+    """Give the same as VECTR0 sends it: the others are to spread as many bytes."""
+    return {
+        **payload(sequence), "deployedAt": 1_763_800_123_456, "previous": 1_763_799_911_002, "rollback": False
+    }  # fmt: skip
 
 
 @dataclass
@@ -64,12 +71,13 @@ class Running:
     publish_path: str
     redis_port: int
     headers: dict[str, str]
+    body: Callable[[int], dict[str, object]] = record
 
     def __post_init__(self) -> None:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=self.headers, timeout=60)
 
     def publish(self, sequence: int) -> None:
-        body = json.dumps(payload(sequence), separators=(",", ":"))
+        body = json.dumps(self.body(sequence), separators=(",", ":"))
         self.client.post(
             self.publish_path, content=body, headers={"Content-Type": "application/json"}
         ).raise_for_status()
@@ -148,7 +156,7 @@ def vectr0(redis_port: int, workers: int = 1, **settings: str) -> Iterator[Runni
         **settings,
     }
     process = pinned(SERVER_CORE, [sys.executable, "-m", "service"], env=environ, stderr=subprocess.DEVNULL)
-    how = {"stream_path": "/events/web/production", "publish_path": "/deployments"}
+    how = {"stream_path": "/events/web/production", "publish_path": "/deployments", "body": payload}
     with _running(
         process, port=port, redis_port=redis_port, headers={"Authorization": "Bearer bench"}, **how
     ) as running:
