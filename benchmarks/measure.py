@@ -48,7 +48,7 @@ def run(server: Running, streams: int, deployments: int, *, everything: bool) ->
     server.publish(0)
     with load(server.port) as client:
         memory, cpu = server.resident_kib(), server.cpu_seconds()
-        client.open(1000, server.stream_path)
+        figures.connect = client.open(1000, server.stream_path)
         figures.memory_first_thousand = (server.resident_kib() - memory) / 1000
         if streams > 1000:
             cpu = server.cpu_seconds()

@@ -1,5 +1,6 @@
 """The table: medians over the rounds, their spread, and the ratios that matter."""
 
+import math
 import statistics
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ COLUMNS: list[tuple[str, Callable[[Figures], float], int]] = [
     ("last, ms", lambda f: f.latency[100] / 1000, 1),
     ("memory per stream, KiB", lambda f: f.memory_per_stream, 1),
     ("CPU per connect, µs", lambda f: f.cpu_per_connect, 0),
+    ("all at once connected, ms, median", lambda f: f.connect[50] / 1000 if f.connect else math.nan, 0),
 ]
 
 
@@ -84,6 +86,8 @@ def _once(runs: list[Figures]) -> str:
 
 def _cell(values: list[float], digits: int) -> str:
     """Give a median, with half the spread between the rounds."""
+    if math.isnan(values[0]):
+        return "not taken"
     spread = (max(values) - min(values)) / 2
     return f"{statistics.median(values):.{digits}f} ± {spread:.{digits}f}"
 
