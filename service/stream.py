@@ -19,9 +19,6 @@ SLOTS: Final = int(PING_INTERVAL / TICK)
 
 FREEZE_AFTER: Final = 500
 """Streams opened between two freezes."""
-RUN: Final = 50
-"""Streams that come one after the other into the same slot: neighbours in memory are pinged together."""
-
 RETRY_MS: Final = (1_000, 5_000)
 """Milliseconds until a browser connects again: random, so that a thousand cut off together don't come together."""
 RETRY_OVER_LIMIT_MS: Final = (15_000, 60_000)
@@ -210,7 +207,7 @@ class Streams:
         self.limit = limit
         self._metrics = metrics
         self._slots: list[dict[OpenStream, None]] = [{} for _ in range(SLOTS)]
-        self._added = 0
+        self._turn = 0
         self._unfrozen = 0
         self.count = 0
 
@@ -221,8 +218,8 @@ class Streams:
 
     def add(self, stream: OpenStream) -> None:
         """Ping a stream from now on. The slots are filled in turn, which spreads the pings over the interval."""
-        self._added += 1
-        stream.slot = self._added // RUN % SLOTS
+        self._turn = (self._turn + 1) % SLOTS
+        stream.slot = self._turn
         self._slots[stream.slot][stream] = None
         self.count += 1
         self._unfrozen += 1
