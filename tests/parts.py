@@ -240,11 +240,15 @@ class Listener:
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         head = f"GET {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
         writer.write(head.encode("latin-1"))
-        status_line = await reader.readline()
-        listener.status = int(status_line.split()[1])
-        while (line := await reader.readline()).strip():
-            name, _, value = line.decode("latin-1").partition(":")
-            listener.headers[name.lower()] = value.strip()
+        try:
+            status_line = await reader.readline()
+            listener.status = int(status_line.split()[1])
+            while (line := await reader.readline()).strip():
+                name, _, value = line.decode("latin-1").partition(":")
+                listener.headers[name.lower()] = value.strip()
+        except BaseException:  # a head that doesn't come, or isn't waited for, leaves no socket open
+            await listener.close()
+            raise
         listener._reading = asyncio.create_task(listener._read(reader))
         return listener
 
@@ -405,7 +409,7 @@ class Proxy:
         passage = _Passage()
         try:
             answers, requests = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.close()
             return
         self._passages.add(passage)
@@ -453,6 +457,7 @@ class Proxy:
 
     async def _end(self) -> None:
         self._server.close()
+        await asyncio.sleep(0.05)  # a connection accepted just now begins, or its cancelled task would never close it
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
