@@ -1,24 +1,27 @@
 """`python -m benchmarks`: VECTR0, the textbook endpoint, nchan and the floor, side by side on one machine.
 
-Every subject has one core, the load and Redis the other; they take turns in rounds, so that a drifting machine hits all
-alike. A stream that misses, repeats or reorders anything fails the run.
+All servers share one core, the load and Redis the other; deployment by deployment they take turns, so that a drifting
+machine hits all alike. A stream that misses, repeats or reorders anything fails the run.
 """
 
 import functools
 import json
 import os
 import platform
+import random
 import shutil
 import statistics
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from benchmarks import subjects
-from benchmarks.measure import Figures, run
+from benchmarks.load import load
+from benchmarks.measure import Figures, Run
 from benchmarks.plot import plot
 from benchmarks.relays import redis_cpu_per_deployment
 from benchmarks.report import redis_table, table
@@ -52,6 +55,35 @@ def available() -> dict[str, Callable]:
     return found
 
 
+def side_by_side(chosen: dict[str, Callable], redis_port: int, streams: int, deployments: int) -> dict[str, Figures]:
+    """Run all servers at once, on the one core, and let each in turn spread a deployment.
+
+    While one is measured the others are stopped. These machines change their speed by a fifth within a minute,
+    so that servers measured one after the other can't be compared; within a turn of a second it hits all alike.
+    """
+    with ExitStack() as running:
+        runs = {}
+        for name, start in chosen.items():
+            server = running.enter_context(start(redis_port))
+            runs[name] = Run(server, running.enter_context(load(server.port)), streams)
+            runs[name].open()
+            runs[name].pause()
+        for _ in range(deployments):
+            for one in random.sample(list(runs.values()), len(runs)):
+                one.deliver()
+        for one in runs.values():
+            one.finish()
+    return {name: one.figures for name, one in runs.items()}
+
+
+def alone(start: Callable, redis_port: int, streams: int, figures: Figures) -> None:
+    """Measure what can't be measured beside others."""
+    with start(redis_port) as server, load(server.port) as client:
+        one = Run(server, client, streams)
+        one.open()
+        one.measure_the_rest(figures)
+
+
 @click.command(help=__doc__)
 @click.option("--streams", default="1000,5000,9000", show_default=True, help="How many streams, one after the other.")
 @click.option("--rounds", default=3, show_default=True, help="How often each is measured.")
@@ -64,17 +96,19 @@ def main(streams: str, rounds: int, deployments: int, only: tuple[str, ...], out
     chosen = {name: start for name, start in available().items() if not only or name in only}
     results: Results = {name: {count: [] for count in counts} for name in chosen}
     redis_cost = {}
+    os.sched_setaffinity(0, {subjects.LOAD_CORE})  # not beside the servers, which it would disturb
     with subjects.redis_server() as redis_port:
         for replicas in REPLICAS:
             print(f"Redis with {replicas} replicas", flush=True)
             redis_cost[replicas] = redis_cpu_per_deployment(redis_port, replicas)
         for number in range(rounds):
             for count in counts:
-                for name, start in chosen.items():
-                    everything = name == "VECTR0" and count == max(counts)
-                    print(f"round {number + 1} of {rounds}: {name}, {count} streams", flush=True)
-                    with start(redis_port) as server:
-                        results[name][count].append(run(server, count, deployments, everything=everything))
+                print(f"round {number + 1} of {rounds}: {count} streams", flush=True)
+                for name, figures in side_by_side(chosen, redis_port, count, deployments).items():
+                    results[name][count].append(figures)
+            if "VECTR0" in chosen:
+                print(f"round {number + 1} of {rounds}: VECTR0 alone", flush=True)
+                alone(chosen["VECTR0"], redis_port, max(counts), results["VECTR0"][max(counts)][-1])
     print()
     text = table(results) + "\n\n" + redis_table(redis_cost)
     print(text)

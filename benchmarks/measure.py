@@ -1,5 +1,7 @@
 """One run: a server, so many streams, and what that costs."""
 
+import signal
+import statistics
 import threading
 import time
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ IDLE_SECONDS = 15
 """One ping interval: every stream gets one ping."""
 COMEBACK = 10_000
 GROUP = 50
+SETTLING = 0.2
+"""Until a server has done what was due when it went on, or what it does after the last stream has its deployment."""
 
 
 @dataclass
@@ -42,38 +46,68 @@ class Figures:
     """Of a new stream while all others are written to."""
 
 
-def run(server: Running, streams: int, deployments: int, *, everything: bool) -> Figures:
-    """Measure a server that was just started. A stream that misses, repeats or reorders anything is an exception."""
-    figures = Figures()
-    server.publish(0)
-    with load(server.port) as client:
-        memory, cpu = server.resident_kib(), server.cpu_seconds()
-        figures.connect = client.open(1000, server.stream_path)
-        figures.memory_first_thousand = (server.resident_kib() - memory) / 1000
-        if streams > 1000:
-            cpu = server.cpu_seconds()
-            figures.connect = client.open(streams - 1000, server.stream_path)
-            figures.cpu_per_connect = (server.cpu_seconds() - cpu) * 1e6 / (streams - 1000)
-        else:
-            figures.cpu_per_connect = (server.cpu_seconds() - cpu) * 1e6 / 1000
-        for sequence in range(1, WARM_UP + 1):
-            client.round(sequence, server.publish)
+class Run:
+    """A server that was just started, and its load. A stream that misses, repeats or reorders anything is an error."""
+
+    def __init__(self, server: Running, client: Load, streams: int) -> None:
+        self._server, self._client, self._streams = server, client, streams
+        self._sequence = 0
+        self._cpu: list[float] = []
+        self._rounds: list[Quantiles] = []
+        self._memory = 0
+        self.figures = Figures()
+
+    def open(self) -> None:
+        """Open the streams, the first thousand apart, and let a few deployments warm everything up."""
+        server, client, figures = self._server, self._client, self.figures
+        server.publish(0)
+        self._memory, cpu = server.resident_kib(), server.cpu_seconds()
+        figures.connect, opened = client.open(1000, server.stream_path), 1000
+        figures.memory_first_thousand = (server.resident_kib() - self._memory) / 1000
+        if self._streams > 1000:
+            cpu, opened = server.cpu_seconds(), self._streams - 1000
+            figures.connect = client.open(opened, server.stream_path)
+        figures.cpu_per_connect = (server.cpu_seconds() - cpu) * 1e6 / opened
+        for _ in range(WARM_UP):
+            self._deliver()
+
+    def pause(self) -> None:
+        """Stop the server, so that its pings disturb no other."""
+        self._server.signal(signal.SIGSTOP)
+
+    def deliver(self) -> None:
+        """Publish one deployment, and take its cost."""
+        self._server.signal(signal.SIGCONT)
+        time.sleep(SETTLING)
+        cpu = self._server.cpu_seconds()
+        self._rounds.append(self._deliver())
+        time.sleep(SETTLING)
+        self._cpu.append((self._server.cpu_seconds() - cpu) * 1e6 / self._streams)
+        self.pause()
+
+    def _deliver(self) -> Quantiles:
+        self._sequence += 1
+        return self._client.round(self._sequence, self._server.publish)
+
+    def finish(self) -> None:
+        """Reckon up the deliveries."""
+        self._server.signal(signal.SIGCONT)
+        self.figures.cpu_per_delivery = statistics.median(self._cpu)
+        self.figures.latency = [sorted(values)[len(values) // 2] for values in zip(*self._rounds, strict=True)]
+        self.figures.memory_per_stream = (self._server.resident_kib() - self._memory) / self._streams
+
+    def measure_the_rest(self, figures: Figures) -> None:
+        """Add what idling and coming and going cost, beside which nothing else may run."""
+        server, client, streams = self._server, self._client, self._streams
         cpu = server.cpu_seconds()
-        rounds = [client.round(WARM_UP + n, server.publish) for n in range(1, deployments + 1)]
-        figures.cpu_per_delivery = (server.cpu_seconds() - cpu) * 1e6 / streams / deployments
-        figures.latency = [sorted(values)[deployments // 2] for values in zip(*rounds, strict=True)]
-        figures.memory_per_stream = (server.resident_kib() - memory) / streams
-        if everything:
-            cpu = server.cpu_seconds()
-            client.wait(IDLE_SECONDS)
-            figures.idle_cpu = (server.cpu_seconds() - cpu) * 1e6 / streams / IDLE_SECONDS
-            figures.first_byte_during_fan_out = _first_byte(server, client, WARM_UP + deployments + 1)
-            client.close()
-            _come_back(server, client, figures)
-            client.close()
-            time.sleep(1)
-            figures.longest_stop = _longest_stop(server, client, streams)
-    return figures
+        client.wait(IDLE_SECONDS)
+        figures.idle_cpu = (server.cpu_seconds() - cpu) * 1e6 / streams / IDLE_SECONDS
+        figures.first_byte_during_fan_out = _first_byte(server, client, self._sequence + 1)
+        client.close()
+        _come_back(server, client, figures)
+        client.close()
+        time.sleep(1)
+        figures.longest_stop = _longest_stop(server, client, streams)
 
 
 def _first_byte(server: Running, client: Load, sequence: int) -> float:

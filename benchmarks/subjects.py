@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -105,6 +106,11 @@ class Running:
         """Give the same of the event loop's thread alone."""
         return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all of the server's processes."""
+        for pid in self.pids():
+            os.kill(pid, number)
+
     def resident_kib(self) -> int:
         total = 0
         for pid in self.pids():
@@ -129,7 +135,11 @@ def redis_server() -> Iterator[int]:
 def _running(process: subprocess.Popen, **how) -> Iterator[Running]:
     try:
         _wait(how["port"])
-        yield Running(process=process, **how)
+        running = Running(process=process, **how)
+        try:
+            yield running
+        finally:
+            running.signal(signal.SIGCONT)  # one that is stopped doesn't end
     finally:
         process.terminate()
         process.wait()
@@ -153,6 +163,7 @@ def vectr0(redis_port: int, workers: int = 1, **settings: str) -> Iterator[Runni
         "VECTR0_TOKENS": "bench",
         "VECTR0_LISTEN": f"127.0.0.1:{port}",
         "VECTR0_WORKERS": str(workers),
+        "VECTR0_PREFIX": f"vectr0-{workers}",  # each hears its own deployments alone
         **settings,
     }
     process = pinned(SERVER_CORE, [sys.executable, "-m", "service"], env=environ, stderr=subprocess.DEVNULL)
@@ -214,8 +225,17 @@ def nchan(redis_port: int) -> Iterator[Running]:
         with _running(
             process, port=port, redis_port=redis_port, stream_path="/events", publish_path="/publish", headers={}
         ) as running:
-            time.sleep(0.5)  # it connects to Redis after it listens
+            _wait_for_redis(f"http://127.0.0.1:{port}/publish")
             yield running
+
+
+def _wait_for_redis(publisher: str) -> None:
+    """Wait until nchan has Redis: it listens first, and refuses all with 503 until then."""
+    for _ in range(100):
+        if httpx.get(publisher).status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            return
+        time.sleep(0.1)
+    raise TimeoutError("nchan has not connected to Redis within 10 seconds")
 
 
 @contextmanager
