@@ -1,0 +1,42 @@
+/** What the page says of itself: a `<meta name="vectr0">`, which the Vite plugin writes, and where this file came from. */
+
+/** The hub that served this file; nothing where the file came out of a bundle. */
+const OWN_HUB = /\/browser\/[^/]+\/page\.js$/.test(import.meta.url)
+    ? new URL("../..", import.meta.url).href
+    : undefined;
+
+/** Settle what a watch has to know: the options first, then what the page says of itself. */
+export function settle(options = {}) {
+    const meta = stamped();
+    const { hub = meta.hub ?? OWN_HUB, app = meta.appName, environment = meta.environment } = options;
+    for (const [name, value] of Object.entries({ hub, app, environment })) {
+        if (!value) {
+            throw new TypeError(`vectr0: ${name} is not given, and the page has no <meta name="vectr0"> that says it`);
+        }
+    }
+    return {
+        hub: new URL(hub, document.baseURI).href.replace(/\/*$/, "/"),
+        app,
+        environment,
+        base: new URL((options.base ?? meta.base)?.replace(/[^/]$/, "$&/") ?? ownBase(), document.baseURI).href,
+        current: freeze(options.current ?? (meta.gitCommit ? meta : null)),
+    };
+}
+
+/** Give the build's own fields of an object that may have others, or null. */
+export function freeze(build) {
+    if (!build) {
+        return null;
+    }
+    const { version = "", gitCommit = "unknown", buildNumber = 0, buildTime = 0, gitTag = null } = build;
+    return Object.freeze({ version, gitCommit, buildNumber, buildTime, gitTag });
+}
+
+function stamped() {
+    const meta = document.querySelector('meta[name="vectr0"]');
+    return meta ? JSON.parse(meta.content) : {};
+}
+
+function ownBase() {
+    return document.querySelector("base[href]") ? document.baseURI : "/";
+}
