@@ -1,0 +1,1 @@
+postMessage(`worker ${__APP_VERSION__} ${__GIT_COMMIT__}`);
