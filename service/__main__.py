@@ -102,8 +102,10 @@ def _greeting(settings: Settings) -> str:
         '{"appName":"web","version":"1.0.0","gitCommit":"3f2c1ab","buildNumber":1,'
         '"buildTime":1763800000000,"environment":"production"}'
     )
+    fragment = f"#token={settings.printed_token}" if settings.printed_token else ""
     lines += [
         "",
+        f"Try it in a browser: {url}/demo{fragment}",
         "Watch:",
         f"  curl -N {url}/events/web/production",
         "Record a deployment:",

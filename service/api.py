@@ -105,7 +105,7 @@ async def latest(request: Request) -> Response:
     newest = channel.frames[-1].deployment
     etag = f'"{newest.id}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
-    if _has(request.headers.get("if-none-match"), etag):
+    if has_etag(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     return _json(newest.json, 200, headers)
 
@@ -245,8 +245,8 @@ def _matches(name: ChannelName, parameters: Mapping[str, str]) -> bool:
     return parameters.get("appName", app) == app and parameters.get("environment", environment) == environment
 
 
-def _has(if_none_match: str | None, etag: str) -> bool:
-    """Compare weakly (RFC 9110, section 13.1.2)."""
+def has_etag(if_none_match: str | None, etag: str) -> bool:
+    """Tell whether a client has what this ETag names, compared weakly (RFC 9110, section 13.1.2)."""
     candidates = [candidate.strip().removeprefix("W/") for candidate in (if_none_match or "").split(",")]
     return "*" in candidates or etag in candidates
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import api
 from service.api import Hub
+from service.assets import Assets
 from service.auth import Tokens
 from service.channel import Channels
 from service.events import Events
@@ -91,6 +92,7 @@ class _EventsRoute:
 
 def _requests(origins: Origins) -> Starlette:
     """Make the application for requests that end."""
+    assets = Assets()
     application = Starlette(
         routes=[
             Route("/deployments", api.record, methods=["POST"]),
@@ -102,6 +104,10 @@ def _requests(origins: Origins) -> Starlette:
             Route("/readyz", api.readyz),
             Route("/metrics", api.metrics),
             Route("/openapi.json", api.openapi),
+            Route("/browser/vectr0.tgz", assets.package),
+            Route("/browser/{file}", assets.entry),
+            Route("/browser/{build}/{file}", assets.file),
+            Route("/demo", assets.demo),
         ],
         middleware=[Middleware(OriginMiddleware, origins=origins)],
         exception_handlers=EXCEPTION_HANDLERS,

@@ -12,6 +12,7 @@ _CHANNEL: Final = [
     {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": NAME_PATTERN}}
     for name in ("app", "environment")
 ]
+_FILE: Final = {"name": "file", "in": "path", "required": True, "schema": {"type": "string", "examples": ["vectr0.js"]}}
 _TIMESTAMP: Final = {"type": "integer", "minimum": 1, "maximum": MAX_INTEGER}
 
 
@@ -58,6 +59,18 @@ def document(root_path: str) -> dict[str, Any]:
                 "metrics", "Prometheus", {"200": {"description": "Metrics.", "content": {"text/plain": {}}}}
             )},
             "/openapi.json": {"get": _operation("openapi", "This document", {"200": _json("It.", "Object")})},
+            "/browser/vectr0.tgz": {"get": _operation(
+                "getPackage", "The npm package",
+                {"200": {"description": "A tarball.", "content": {"application/gzip": {}}}},
+            )},
+            "/browser/{file}": {"parameters": [_FILE], "get": _get_file(
+                "getEntry", "A module for pages: vectr0.js, element.js or react.js", "text/javascript", 404
+            )},
+            "/browser/{build}/{file}": {
+                "parameters": [{"name": "build", "in": "path", "required": True, "schema": {"type": "string"}}, _FILE],
+                "get": _get_file("getFile", "What a module imports; it never changes", "text/javascript", 404),
+            },
+            "/demo": {"get": _get_file("demo", "A page to try it", "text/html")},
         },
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -136,16 +149,23 @@ def _get_all() -> dict[str, Any]:
 
 
 def _get_latest() -> dict[str, Any]:
-    etag = {"ETag": {"schema": {"type": "string"}, "description": "Strong: the `deployedAt`."}}
+    summary = "A channel's newest deployment, for those who poll"
+    found = _json("The newest deployment.", "Deployment")
+    return _conditional("getLatest", summary, found, "Strong: the `deployedAt`.", 400, 404, 503)
+
+
+def _get_file(operation_id: str, summary: str, content_type: str, *problems: int) -> dict[str, Any]:
+    found = {"description": "The text.", "content": {content_type: {}}}
+    return _conditional(operation_id, summary, found, "Strong: of the text as it is encoded.", *problems)
+
+
+def _conditional(operation_id: str, summary: str, found: dict[str, Any], etag: str, *problems: int) -> dict[str, Any]:
     responses = {
-        "200": {**_json("The newest deployment.", "Deployment"), "headers": etag},
+        "200": {**found, "headers": {"ETag": {"schema": {"type": "string"}, "description": etag}}},
         "304": {"description": "It is the one that you have."},
     }
     condition = _parameter("If-None-Match", "header", {"type": "string"}, "ETags that you have.")
-    return {
-        **_operation("getLatest", "A channel's newest deployment, for those who poll", responses, 400, 404, 503),
-        "parameters": [condition],
-    }
+    return {**_operation(operation_id, summary, responses, *problems), "parameters": [condition]}
 
 
 def _stream(operation_id: str, summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:

@@ -67,7 +67,10 @@ class OriginMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._origins.headers(origin))
+                headers = MutableHeaders(scope=message)
+                added = self._origins.headers(origin)
+                headers.add_vary_header(added.pop("Vary"))
+                headers.update(added)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
