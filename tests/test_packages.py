@@ -63,7 +63,7 @@ def test_in_node(path):
         for package in ("vite", "vite7", "@vitejs/plugin-react", "react"):
             require_npm_package(package)
 
-    printed = node("--test", "--test-force-exit", "--test-reporter=spec", "--test-timeout=60000", path)
+    printed = node("--test", "--test-reporter=spec", "--test-timeout=60000", path)
 
     assert re.search(r"^ℹ pass [1-9]", printed, re.MULTILINE), printed  # noqa: RUF001
 

@@ -8,7 +8,7 @@ import { shareWatch } from "./watch.js";
 /**
  * Know whether another version was deployed than the one that this page runs.
  *
- * All that use equal options share one watch; without options, they are those that the page's `<meta name="vectr0">` has.
+ * All that use equal options share one watch; what isn't given, the page's `<meta name="vectr0">` says.
  * @param {import("./react.js").VersionCheckOptions} [options]
  * @returns {import("./react.js").VersionCheck}
  */

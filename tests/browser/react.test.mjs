@@ -1,7 +1,8 @@
 /** The hook and the component, bundled as an application's bundler does: on a server, and in a browser's tabs. */
 
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -9,37 +10,31 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { load } from "../app/build.mjs";
 import { APP, build, HUB, inWorld, SECOND, versionJson } from "./world.mjs";
 
-const ENTRY = `
-    export { act, createElement, StrictMode } from "react";
-    export { createRoot } from "react-dom/client";
-    export { renderToString } from "react-dom/server";
-    export { UpdateNotification, useVersionCheck } from "./react.js";
-`;
+const INSTALLED = fileURLToPath(new URL("../npm/node_modules", import.meta.url));
 const OPTIONS = { ...APP, current: build(1) };
 const META = { ...versionJson(1), hub: HUB, base: "/" };
 
 globalThis.IS_REACT_ACT_ENVIRONMENT = true;
 const folder = mkdtempSync(join(tmpdir(), "vectr0-react-"));
-const esbuild = await load("esbuild", "lib/main.js");
-after(() => {
-    rmSync(folder, { recursive: true });
-    // Its process would keep this one from its end.
-    return esbuild.default.stop();
-});
-await esbuild.default.build({
-    stdin: { contents: ENTRY, resolveDir: fileURLToPath(new URL("../../service/browser", import.meta.url)) },
-    nodePaths: [fileURLToPath(new URL("../npm/node_modules", import.meta.url))],
+after(() => rmSync(folder, { recursive: true }));
+symlinkSync(INSTALLED, join(folder, "node_modules"));
+const { default: esbuild } = await load("esbuild", "lib/main.js");
+await esbuild.build({
+    entryPoints: [fileURLToPath(new URL("../../service/browser/react.js", import.meta.url))],
     bundle: true,
+    external: ["react"],
     format: "esm",
-    platform: "node",
-    banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);' },
-    outfile: join(folder, "bundle.mjs"),
+    outfile: join(folder, "react.mjs"),
 });
+const require = createRequire(join(folder, "react.mjs"));
+const { act, createElement, StrictMode } = require("react");
+const { createRoot } = require("react-dom/client");
+const { renderToString } = require("react-dom/server");
 
 /** Give what a page has loaded: each test, as each page, has modules of its own. */
 let pages = 0;
 function loaded() {
-    return import(`${pathToFileURL(join(folder, "bundle.mjs")).href}?${pages++}`);
+    return import(`${pathToFileURL(join(folder, "react.mjs")).href}?${pages++}`);
 }
 
 /** As much of a DOM as React wants for a tree that shows nothing. */
@@ -53,17 +48,17 @@ function container() {
 class Application {
     results = [];
     #world;
-    #react;
+    #useVersionCheck;
     #root;
 
-    constructor(world, react, options) {
+    constructor(world, { useVersionCheck }, options) {
         // What React asks a browser's window for.
         globalThis.window = { HTMLIFrameElement: class {} };
         this.#world = world;
-        this.#react = react;
+        this.#useVersionCheck = useVersionCheck;
         this.tab = world.tab(options);
         this.tab.globals.console.timeStamp = () => {};
-        this.#root = this.tab.run(() => react.createRoot(container()));
+        this.#root = this.tab.run(() => createRoot(container()));
     }
 
     get last() {
@@ -72,9 +67,8 @@ class Application {
 
     /** Render one hook for each of these functions, which give the options; in StrictMode, where all is done twice. */
     async render(...hooks) {
-        const { createElement, StrictMode, useVersionCheck } = this.#react;
         this.component ??= ({ options }) => {
-            this.results.push(useVersionCheck(options?.()));
+            this.results.push(this.#useVersionCheck(options?.()));
             return null;
         };
         const children = hooks.map((options, key) => createElement(this.component, { key, options }));
@@ -95,7 +89,6 @@ class Application {
 
     /** React does its work where its `act` is awaited, so that this has to be in the tab, too. */
     act(work) {
-        const { act } = this.#react;
         return this.tab.run(async () => {
             await act(async () => {
                 await work();
@@ -120,18 +113,18 @@ function inApplication(test, options) {
 async function onServer(render) {
     assert.equal(globalThis.document, undefined);
     assert.equal(globalThis.window, undefined);
-    const react = await loaded();
+    const { useVersionCheck, UpdateNotification } = await loaded();
     let result;
     const Component = ({ options }) => {
-        result = react.useVersionCheck(options);
+        result = useVersionCheck(options);
         return null;
     };
-    const html = react.renderToString(render({ ...react, Component }));
+    const html = renderToString(render(Component, UpdateNotification));
     return { result, html };
 }
 
 test("react: a server renders what it knows, and makes no watch", async () => {
-    const { result } = await onServer(({ createElement, Component }) => createElement(Component, { options: OPTIONS }));
+    const { result } = await onServer((Component) => createElement(Component, { options: OPTIONS }));
 
     const { refreshApp, dismissUpdate, ...state } = result;
     assert.deepEqual(state, { hasUpdate: false, updateInfo: null, currentVersion: build(1) });
@@ -139,13 +132,13 @@ test("react: a server renders what it knows, and makes no watch", async () => {
 });
 
 test("react: a server renders the hook without options, though it has no page that says any", async () => {
-    const { result } = await onServer(({ createElement, Component }) => createElement(Component));
+    const { result } = await onServer((Component) => createElement(Component));
 
     assert.deepEqual([result.hasUpdate, result.currentVersion], [false, null]);
 });
 
 test("react: a server renders the element with all that it has to know", async () => {
-    const { html } = await onServer(({ createElement, UpdateNotification }) =>
+    const { html } = await onServer((_, UpdateNotification) =>
         createElement(UpdateNotification, { ...OPTIONS, lang: "de", className: "low", caches: ["a", "b"] }),
     );
 
@@ -157,7 +150,7 @@ test("react: a server renders the element with all that it has to know", async (
 });
 
 test("react: without options a server renders the bare element", async () => {
-    const { html } = await onServer(({ createElement, UpdateNotification }) => createElement(UpdateNotification));
+    const { html } = await onServer((_, UpdateNotification) => createElement(UpdateNotification));
 
     assert.equal(html, "<update-notification></update-notification>");
 });
@@ -232,7 +225,7 @@ test("react: the functions stay the same from render to render", inApplication(a
     assert.equal(application.last.dismissUpdate, before.dismissUpdate);
 }));
 
-test("react: other options are another watch, and the one before is closed", inApplication(async (application, world) => {
+test("react: other options are another watch, the one before closed", inApplication(async (application, world) => {
     await application.render(() => OPTIONS);
     await application.render(() => ({ ...OPTIONS, environment: "staging" }));
 
