@@ -66,7 +66,7 @@ export class Served {
         }
     }
 
-    /** Look once, whoever else does. Resolves to the build, null where there is none, undefined where that isn't known. */
+    /** Look once, whoever else does. Resolves to the build, null where there is none, undefined where none can tell. */
     async look() {
         const build = await this.#fetch();
         if (build !== undefined) {

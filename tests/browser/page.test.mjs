@@ -31,7 +31,8 @@ test("page: options win over the meta, each by itself", inWorld(async (world) =>
 
 for (const name of ["hub", "app", "environment"]) {
     test(`page: without ${name} it is said which is missing`, inWorld(async (world) => {
-        assert.throws(() => settled(world, {}, { ...APP, [name]: undefined }), new RegExp(`TypeError: vectr0: ${name} `));
+        const missing = new RegExp(`TypeError: vectr0: ${name} `);
+        assert.throws(() => settled(world, {}, { ...APP, [name]: undefined }), missing);
         assert.throws(() => settled(world, {}, { ...APP, [name]: "" }), TypeError);
     }));
 }
@@ -51,12 +52,12 @@ for (const [hub, expected] of [
 for (const [name, page, base, expected] of [
     ["by default the root", {}, undefined, "https://app.example/"],
     ["by default the document's <base>", { baseHref: "/shop/" }, undefined, "https://app.example/shop/"],
-    ["by default the document's <base>, which may be a file", { baseHref: "/shop/index.html" }, undefined, "https://app.example/shop/"],
+    ["by default that of a <base> with a file", { baseHref: "/shop/x.html" }, undefined, "https://app.example/shop/"],
     ["as the plugin says", { meta: META }, undefined, "https://app.example/shop/"],
     ["the option before the plugin", { meta: META }, "/other/", "https://app.example/other/"],
     ["with its slash where it was left out", {}, "/shop", "https://app.example/shop/"],
     ["relative to the page", { url: "https://app.example/shop/index.html" }, "./", "https://app.example/shop/"],
-    ["relative to the page, as Vite writes it, too", { url: "https://app.example/shop/" }, "", "https://app.example/shop/"],
+    ["relative to the page, for Vite", { url: "https://app.example/shop/" }, "", "https://app.example/shop/"],
     ["on another host", {}, "https://cdn.example/shop", "https://cdn.example/shop/"],
 ]) {
     test(`page: the base is ${name}`, inWorld(async (world) => {

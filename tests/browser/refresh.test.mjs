@@ -153,7 +153,7 @@ test("refresh: without a service worker that waits there is nothing to wait for"
     assert.deepEqual(said, []);
 }));
 
-test("refresh: all caches are deleted, after the service worker took over and before the reload", inWorld(async (world) => {
+test("refresh: all caches are deleted after the service worker's turn, before the reload", inWorld(async (world) => {
     const tab = await prompting(world);
     serviceWorker(world, tab, { takesOverAfter: SECOND });
     const deleted = cacheStorage(world, tab, ["v1", "images"], SECOND);
@@ -175,7 +175,7 @@ for (const [caches, expected] of [[["v1"], ["v1"]], [[], []]]) {
     }));
 }
 
-test("refresh: caches that can't be deleted in time don't hold it up for longer than three seconds", inWorld(async (world) => {
+test("refresh: caches that take too long hold it up for three seconds", inWorld(async (world) => {
     const tab = await prompting(world);
     cacheStorage(world, tab, ["v1"], MINUTE);
 
@@ -234,7 +234,7 @@ test("refresh: the prompt stays until the page is gone", inWorld(async (world) =
     assert.deepEqual([tab.snapshot.hasUpdate, tab.snapshot.isRollingOut], [true, false]);
 }));
 
-test("refresh: after one that gave the old version it prompts after 1, 5, 30 and 30 minutes, and says why", inWorld(async (world) => {
+test("refresh: after one in vain it prompts after 1, 5, 30 and 30 minutes, and says why", inWorld(async (world) => {
     let tab = await prompting(world);
     for (const minutes of [1, 5, 30, 30]) {
         await refreshing(world, tab);
@@ -276,7 +276,7 @@ test("refresh: after one that gave the old version the next deployment prompts a
     assert.deepEqual([tab.snapshot.hasUpdate, tab.snapshot.isRollingOut], [true, false]);
 }));
 
-test("refresh: where the session can't be kept, a refresh that gave the old version prompts again", inWorld(async (world) => {
+test("refresh: where the session can't be kept, one in vain prompts again", inWorld(async (world) => {
     let tab = await prompting(world, { without: ["sessionStorage"] });
     await refreshing(world, tab);
     tab = await tab.reload({ without: ["sessionStorage"] });
@@ -355,7 +355,7 @@ test("vite:preloadError: without a check the hub's word is enough", inWorld(asyn
 }));
 
 for (const [name, served] of [["a 502", [502, ""]], ["no network", new TypeError("Failed to fetch")]]) {
-    test(`vite:preloadError: with ${name} a reload would lose the page, whatever was known before`, inWorld(async (world) => {
+    test(`vite:preloadError: with ${name} a reload would lose the page`, inWorld(async (world) => {
         const tab = await prompting(world);
         world.served = served;
         await tab.fire("vite:preloadError");

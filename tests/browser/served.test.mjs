@@ -55,7 +55,7 @@ test("served: the first look comes after a random moment of up to half a second"
 }));
 
 for (const [part, factor] of [[0, 0.5], [0.5, 1], [0.999, 1.499]]) {
-    test(`served: still the old version: at luck ${part} it looks ever more slowly, for an hour`, inWorld(async (world) => {
+    test(`served: at luck ${part} it looks ever more slowly, for an hour`, inWorld(async (world) => {
         const tab = await world.page();
         world.random = () => part;
         const start = world.now;
@@ -396,7 +396,11 @@ test("served: without a stamp, a deployment that comes first waits for what the 
     assert.equal(tab.snapshot.hasUpdate, true);
 }));
 
-for (const [name, served] of [["a 502", [502, ""]], ["no network", new TypeError("Failed to fetch")], ["no answer", "never"]]) {
+for (const [name, served] of [
+    ["a 502", [502, ""]],
+    ["no network", new TypeError("Failed to fetch")],
+    ["no answer", "never"],
+]) {
     test(`served: without a stamp, and with ${name} at the start, it is asked again`, inWorld(async (world) => {
         world.served = served;
         const [one, two] = await Promise.all([world.page({}, { current: null }), world.page({}, { current: null })]);
@@ -413,7 +417,7 @@ for (const [name, served] of [["a 502", [502, ""]], ["no network", new TypeError
     }));
 }
 
-test("served: with neither a stamp nor a version.json that is said once, and nothing prompts", inWorld(async (world) => {
+test("served: with neither a stamp nor a version.json that is said once, andno prompt comes", inWorld(async (world) => {
     world.served = INDEX_HTML;
     const tab = await world.page({}, { current: null });
     await world.hub.deploy(1);

@@ -79,7 +79,7 @@ test("share: other names don't meet", inWorld(async (world) => {
     assert.deepEqual([one.messages, two.messages], [[], []]);
 }));
 
-test("share: a lead that says nothing for 40 s is replaced, and let go when it is heard again", inWorld(async (world) => {
+test("share: a lead silent for 40 s is replaced, and left alone when it is heard again", inWorld(async (world) => {
     const [one, two] = [await member(world), await member(world)];
     await world.pass(MINUTE);
     one.tab.freeze();

@@ -77,7 +77,7 @@ test("source: a hub behind a path prefix is asked below it", inWorld(async (worl
     assert.equal(world.polls[0].url, `${HUB}vectr0/deployments/web/production/latest`);
 }));
 
-test("source: an EventSource that is closed for good is opened anew, ever later, until something is heard", inWorld(async (world) => {
+test("source: one that is closed for good is opened again, ever later, until it is heard", inWorld(async (world) => {
     await world.hub.deploy(1);
     world.hub.mode = "refusing";
     const heard = await listening(world);
@@ -236,7 +236,7 @@ test("source: from polling it goes back to the stream when that gets through", i
     assert.equal(heard.state, "connecting");
 }));
 
-test("source: where the stream is still held back it goes on polling, and never says otherwise", inWorld(async (world) => {
+test("source: still held back, it goes on polling, and never says otherwise", inWorld(async (world) => {
     await world.hub.deploy(1);
     world.hub.mode = "held";
     const heard = await listening(world);
@@ -507,7 +507,8 @@ test("source: closed, it leaves nothing, whatever it was about to do", inWorld(a
             const before = [heard.states.length, world.streams.length];
             await world.pass(MINUTE);
 
-            assert.deepEqual([heard.tab.timers, heard.tab.streams.length, heard.tab.listening], [0, 0, []], `${mode} ${after}`);
+            const { timers, streams, listening: left } = heard.tab;
+            assert.deepEqual([timers, streams.length, left], [0, 0, []], `${mode} ${after}`);
             assert.deepEqual([heard.states.length, world.streams.length], before);
         }
     }

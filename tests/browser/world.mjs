@@ -3,7 +3,8 @@
  *
  * The modules under test name their globals (`document`, `EventSource`, `setTimeout` …) as in any page. Here those are
  * getters that give each tab its own, told apart by Node's AsyncLocalStorage: whatever a tab starts, also after an
- * `await`, runs as that tab. Nothing here waits for real time.
+ * `await`, runs as that tab. The clock is not the one of `node:test`: a tab can be frozen while the others go on. Nothing
+ * here waits for real time.
  */
 
 import assert from "node:assert/strict";
@@ -135,7 +136,7 @@ class Stream extends Target {
 
 /** A hub with one channel. `mode` is what it does with a new stream. */
 class Hub {
-    /** "well", "held" (accepted, nothing gets through), "refusing" (502), "mute" (nothing at all), "silent" (no pings) */
+    /** "well", "held" (nothing gets through), "refusing" (502), "mute" (no answer at all), "silent" (no pings) */
     mode = "well";
     kept = [];
     /** What a poll gets instead of the newest: (request) => [status, body] */
@@ -346,7 +347,7 @@ class Tab {
             caches: undefined,
             clearInterval: stop,
             clearTimeout: stop,
-            console: { warn: (...words) => world.warnings.push(words.join(" ")), error: (error) => world.errors.push(error) },
+            console: { warn: (...words) => world.warnings.push(words.join(" ")) },
             document: this.document,
             reportError: (error) => world.errors.push(error),
             fetch: (address, options) => world.fetch(this, new URL(address, this.document.baseURI).href, options),
