@@ -347,7 +347,10 @@ class Tab {
             caches: undefined,
             clearInterval: stop,
             clearTimeout: stop,
-            console: { warn: (...words) => world.warnings.push(words.join(" ")) },
+            console: {
+                error: (...words) => world.errors.push(words.join(" ")),
+                warn: (...words) => world.warnings.push(words.join(" ")),
+            },
             document: this.document,
             reportError: (error) => world.errors.push(error),
             fetch: (address, options) => world.fetch(this, new URL(address, this.document.baseURI).href, options),
