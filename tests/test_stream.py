@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -16,10 +17,14 @@ class FullTransport:
     """A transport whose socket takes nothing, from the first write on."""
 
     def __init__(self) -> None:
+        self.socket = socket.socket()
         self.protocol: Any = None
         self.written = b""
         self.closing = False
         self.aborted = asyncio.Event()
+
+    def get_extra_info(self, name: str) -> Any:
+        return self.socket if name == "socket" else None
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -36,6 +41,7 @@ class FullTransport:
 
     def abort(self) -> None:
         self.aborted.set()
+        self.socket.close()
 
 
 async def test_farewell_that_finds_the_socket_full_is_not_waited_for(monkeypatch):
