@@ -2,8 +2,8 @@
 
 import asyncio
 import gc
-import os
 import random
+import socket
 import time
 from typing import Final
 
@@ -117,9 +117,9 @@ class OpenStream(asyncio.Protocol):
 class Stream(OpenStream):
     """A stream of one channel's deployments."""
 
-    __slots__ = ("_descriptor", "channel", "sent")
+    __slots__ = ("_socket", "channel", "sent")
 
-    _descriptor: int
+    _socket: socket.socket
 
     def __init__(self, streams: "Streams", channel: Channel, *, chunked: bool) -> None:
         super().__init__(streams, chunked=chunked)
@@ -127,24 +127,29 @@ class Stream(OpenStream):
         self.sent = 0
 
     def begin(self, transport: asyncio.Transport, connections: set[asyncio.BaseProtocol]) -> None:
-        """Take over the connection, and its socket for deployments."""
-        self._descriptor = transport.get_extra_info("socket").fileno()
+        """Take over the connection, and share its socket."""
+        theirs = transport.get_extra_info("socket")
+        self._socket = socket.socket(theirs.family, theirs.type, theirs.proto, theirs.fileno())
         super().begin(transport, connections)
 
     def send(self, frame: DeploymentFrame) -> None:
         """Write a deployment; only called while the stream flows.
 
         It goes straight to the socket, past the transport and without a call of write(), which makes a fan-out 5 %
-        shorter. While a stream flows the transport's own buffer is empty, so nothing can be overtaken, and the
-        descriptor is open: uvloop closes it after `connection_lost`.
+        shorter. While a stream flows the transport's own buffer is empty, so nothing can be overtaken.
         """
         data = frame.numbered.chunk if self._chunked else frame.numbered.event
         try:
-            written = os.write(self._descriptor, data)
+            sent = self._socket.send(data)
         except OSError:  # full, or the peer is gone: the transport knows what to do
-            written = 0
-        if written < len(data):
-            self._transport.write(data[written:])
+            sent = 0
+        if sent < len(data):
+            self._transport.write(data[sent:])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the socket, which uvloop closes after this, and leave everything."""
+        self._socket.detach()
+        super().connection_lost(exc)
 
     def catch_up(self) -> None:
         """Write what was missed and is still kept."""

@@ -40,8 +40,9 @@ class FullTransport:
         self.closing = True
 
     def abort(self) -> None:
-        self.aborted.set()
+        self.protocol.connection_lost(None)
         self.socket.close()
+        self.aborted.set()
 
 
 async def test_farewell_that_finds_the_socket_full_is_not_waited_for(monkeypatch):
