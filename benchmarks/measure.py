@@ -17,8 +17,10 @@ IDLE_SECONDS = 15
 """One ping interval: every stream gets one ping."""
 COMEBACK = 10_000
 GROUP = 50
-SETTLING = 0.2
-"""Until a server has done what was due when it went on, or what it does after the last stream has its deployment."""
+WAKING = 0.2
+"""Until a server that goes on has done what was due meanwhile."""
+SETTLING = 0.05
+"""For what a server does after the last stream has its deployment. Short, for pings are none of a delivery's cost."""
 
 
 @dataclass
@@ -28,6 +30,9 @@ class Figures:
     cpu_per_delivery: float = 0.0
     latency: Quantiles = field(default_factory=list)
     """From POST until a stream has the deployment."""
+    cpu_by_turn: list[float] = field(default_factory=list)
+    """Of each delivery: what other servers did in the same turn they did within the same seconds."""
+    p99_by_turn: list[float] = field(default_factory=list)
     memory_first_thousand: float = 0.0
     memory_per_stream: float = 0.0
     cpu_per_connect: float = 0.0
@@ -52,7 +57,6 @@ class Run:
     def __init__(self, server: Running, client: Load, streams: int) -> None:
         self._server, self._client, self._streams = server, client, streams
         self._sequence = 0
-        self._cpu: list[float] = []
         self._rounds: list[Quantiles] = []
         self._memory = 0
         self.figures = Figures()
@@ -78,11 +82,11 @@ class Run:
     def deliver(self) -> None:
         """Publish one deployment, and take its cost."""
         self._server.signal(signal.SIGCONT)
-        time.sleep(SETTLING)
+        time.sleep(WAKING)
         cpu = self._server.cpu_seconds()
         self._rounds.append(self._deliver())
         time.sleep(SETTLING)
-        self._cpu.append((self._server.cpu_seconds() - cpu) * 1e6 / self._streams)
+        self.figures.cpu_by_turn.append((self._server.cpu_seconds() - cpu) * 1e6 / self._streams)
         self.pause()
 
     def _deliver(self) -> Quantiles:
@@ -92,7 +96,8 @@ class Run:
     def finish(self) -> None:
         """Reckon up the deliveries."""
         self._server.signal(signal.SIGCONT)
-        self.figures.cpu_per_delivery = statistics.median(self._cpu)
+        self.figures.cpu_per_delivery = statistics.median(self.figures.cpu_by_turn)
+        self.figures.p99_by_turn = [latency[99] for latency in self._rounds]
         self.figures.latency = [sorted(values)[len(values) // 2] for values in zip(*self._rounds, strict=True)]
         self.figures.memory_per_stream = (self._server.resident_kib() - self._memory) / self._streams
 
