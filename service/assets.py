@@ -5,27 +5,23 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
+import brotli
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import has_etag
-from service.comments import condense
+from service.modules import exports, imported, join
 from service.problem import Problem
 
 FOLDER: Final = Path(__file__).parent / "browser"
 ENTRIES: Final = ("vectr0.js", "element.js", "react.js")
 """The modules that pages name. What is served is these and what they import."""
-DEMO_FILES: Final = ("demo.css", "demo.js")
-
-_IMPORT: Final = re.compile(r"""^(?:import|export)\b[^"';]*["']\./([\w.-]+)["']""", re.MULTILINE)
-_DYNAMIC_IMPORT: Final = re.compile(r"""\bimport\(["']\./([\w.-]+)["']\)""")
-_DEFAULT_EXPORT: Final = re.compile(r"^export (?:default\b|\{[^}]*\bdefault\b)", re.MULTILINE)
 
 _CONTENT_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -43,49 +39,56 @@ _DEMO_HEADERS: Final = {
 }
 
 
+Coding = Literal["br", "gzip"] | None
+"""A content coding; None for plain text."""
+
+
 class Asset:
     """A text as it is sent: plain or compressed, each with an ETag of its own."""
 
     def __init__(self, name: str, text: str, headers: Mapping[str, str]) -> None:
-        self.plain = text.encode()
-        self.gzipped = gzip.compress(self.plain, 9, mtime=0)
+        plain = text.encode()
+        self.bodies = {
+            None: plain,
+            "br": brotli.compress(plain, mode=brotli.MODE_TEXT),
+            "gzip": gzip.compress(plain, 9, mtime=0),
+        }
+        """By content coding."""
         self._headers = {
             **headers,
             "Content-Type": _CONTENT_TYPES[Path(name).suffix],
             "X-Content-Type-Options": "nosniff",
             "Vary": "Accept-Encoding",
         }
-        self._etags = {body: f'"{sha256(body).hexdigest()[:24]}"' for body in (self.plain, self.gzipped)}
+        self._etags = {coding: f'"{sha256(body).hexdigest()[:24]}"' for coding, body in self.bodies.items()}
 
     def response(self, request: Request) -> Response:
         """Give what the request accepts, or 304 to one who has it."""
-        body = self.gzipped if accepts_gzip(request.headers.getlist("accept-encoding")) else self.plain
-        headers = {**self._headers, "ETag": self._etags[body]}
+        coding = content_coding(request.headers.getlist("accept-encoding"))
+        headers = {**self._headers, "ETag": self._etags[coding]}
         if has_etag(request.headers.get("if-none-match"), headers["ETag"]):
             del headers["Content-Type"]
             return Response(status_code=304, headers=headers)
-        if body is self.gzipped:
-            headers["Content-Encoding"] = "gzip"
-        return Response(body, headers=headers)
+        if coding:
+            headers["Content-Encoding"] = coding
+        return Response(self.bodies[coding], headers=headers)
 
 
 class Assets:
     """All that is served to browsers.
 
-    An entry is a few lines that name its modules by the version and a digest over the content of them all. So modules
-    are kept for ever, those of two versions never meet in a page, and all come at once in place of one after the other.
+    An entry is a line or two that name files by the version and a digest over the content of them all. So files are
+    kept for ever, those of two versions never meet in a page, and all come at once in place of one after the other.
     """
 
     def __init__(self, folder: Path = FOLDER) -> None:
-        modules = _closure(folder, ENTRIES, _IMPORT, _DYNAMIC_IMPORT)
-        files = modules | {name: _read(folder / "demo" / name) for name in DEMO_FILES}
+        files = join([*(folder / name for name in ENTRIES), folder / "demo" / "demo.js"])
+        files["demo.css"] = _read(folder / "demo" / "demo.css")
         digest = sha256("".join(f"{name}\0{text}\0" for name, text in sorted(files.items())).encode()).hexdigest()
-        self.build = f"{version('vectr0')}-{digest[:12]}"
+        self.build = f"{version('vectr0')}-{digest[:8]}"
         self.files = {name: Asset(name, text, _FOREVER | _FOR_ALL_PAGES) for name, text in files.items()}
         self.entries = {
-            name: Asset(
-                name, _entry(self.build, list(_closure(folder, [name], _IMPORT).items())), _NO_CACHE | _FOR_ALL_PAGES
-            )
+            name: Asset(name, _entry(self.build, folder / name, imported(files[name])), _NO_CACHE | _FOR_ALL_PAGES)
             for name in ENTRIES
         }
         self._package = _pack(folder)
@@ -112,15 +115,20 @@ class Assets:
         return self._demo.response(request)
 
 
-def accepts_gzip(accept_encoding: list[str]) -> bool:
-    """Tell whether gzip is accepted, and not less than plain text (RFC 9110, section 12.5.3)."""
+def content_coding(accept_encoding: list[str]) -> Coding:
+    """Choose what is accepted most, the smaller of equals, but nothing less than plain text (RFC 9110, 12.5.3)."""
     qualities: dict[str, float] = {}
     for choice in ",".join(accept_encoding).lower().split(","):
-        coding, *parameters = (part.strip() for part in choice.split(";"))
+        name, *parameters = (part.strip() for part in choice.split(";"))
         weight = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
-        qualities[coding] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0
-    quality = qualities.get("gzip", qualities.get("x-gzip", qualities.get("*", 0)))
-    return quality > 0 and quality >= qualities.get("identity", 0)
+        qualities[name.removeprefix("x-")] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0
+    others = qualities.get("*", 0)
+    offers: tuple[tuple[Coding, float], ...] = (
+        ("br", qualities.get("br", others)),
+        ("gzip", qualities.get("gzip", others)),
+    )
+    coding, quality = max(offers, key=lambda offer: offer[1])
+    return coding if quality > 0 and quality >= qualities.get("identity", 0) else None
 
 
 def _found(assets: Mapping[str, Asset], request: Request) -> Asset:
@@ -131,8 +139,7 @@ def _found(assets: Mapping[str, Asset], request: Request) -> Asset:
 
 
 def _read(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
-    return condense(text) if path.suffix == ".js" else text
+    return path.read_text(encoding="utf-8")
 
 
 def _pack(folder: Path) -> bytes:
@@ -147,20 +154,8 @@ def _pack(folder: Path) -> bytes:
     return gzip.compress(tar.getvalue(), 9, mtime=0)
 
 
-def _closure(folder: Path, names: Iterable[str], *patterns: re.Pattern[str]) -> dict[str, str]:
-    """Read modules and what they import, by name, each before what it imports."""
-    modules: dict[str, str] = {}
-    waiting = [*names]
-    for name in waiting:
-        if name not in modules:
-            modules[name] = _read(folder / name)
-            waiting.extend(found for pattern in patterns for found in pattern.findall(modules[name]))
-    return modules
-
-
-def _entry(build: str, modules: list[tuple[str, str]]) -> str:
-    """Write a module that stands for the first of these and brings the others along."""
-    (name, text), *others = modules
-    default = [f'export {{ default }} from "./{build}/{name}";'] if _DEFAULT_EXPORT.search(text) else []
-    lines = [f'export * from "./{build}/{name}";', *default, *(f'import "./{build}/{other}";' for other, _ in others)]
+def _entry(build: str, module: Path, others: list[str]) -> str:
+    """Write a module that stands for a file, and brings along what that imports."""
+    lines = [f'export{{{",".join(exports(module))}}}from"./{build}/{module.name}";']
+    lines += [f'import"./{build}/{other}";' for other in others]
     return "".join(f"{line}\n" for line in lines)

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import brotli
 import httpx
 import pytest
+from rjsmin import jsmin
 
-from service.assets import ENTRIES, FOLDER, Assets, accepts_gzip
-from service.comments import condense
+from service.assets import ENTRIES, FOLDER, Assets, content_coding
+from service.modules import exports
 from tests.parts import Replica, require
 from tests.test_clients import NPM, require_npm_package
 
@@ -51,21 +53,22 @@ def named(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_an_entry_names_all_its_modules(service, entry):
-    """An entry is a few lines that a browser asks about each time, and names, flat, all that its modules import."""
+def test_an_entry_names_all_its_files(service, entry):
+    """An entry is a line or two that a browser asks about each time, and names, flat, all that its file imports."""
     answer = httpx.get(f"{service.url}/browser/{entry}")
-    modules = {path: httpx.get(f"{service.url}/browser/{path}") for path in named(answer.text)}
-    folders = {path.split("/")[0] for path in modules}
-    imported = {name for module in modules.values() for name in re.findall(r'from "\./([^"]+)"', module.text)}
+    files = {path: httpx.get(f"{service.url}/browser/{path}") for path in named(answer.text)}
+    folders = {path.split("/")[0] for path in files}
+    imported = {name for file in files.values() for name in named(file.text)}
+    names = ",".join(exports(FOLDER / entry))
 
     assert answer.headers["cache-control"] == "no-cache"
-    assert len(answer.content) < 1024
-    assert answer.text.startswith(f'export * from "./{folders.pop()}/{entry}";\n')
+    assert len(answer.text) < 256
+    assert answer.text.startswith(f'export{{{names}}}from"./{folders.pop()}/{entry}";\n')
     assert folders == set()
-    assert imported | {entry} == {path.split("/")[1] for path in modules}
-    for module in modules.values():
-        assert module.status_code == 200
-        assert module.headers["cache-control"] == KEPT_FOR_EVER
+    assert imported | {entry} == {path.split("/")[1] for path in files}
+    for file in files.values():
+        assert file.status_code == 200
+        assert file.headers["cache-control"] == KEPT_FOR_EVER
 
 
 def test_headers(service):
@@ -82,12 +85,12 @@ def test_headers(service):
 
 
 @pytest.mark.parametrize("path", ["/browser/vectr0.js", "/demo"])
-@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+@pytest.mark.parametrize("encoding", ["br", "gzip", "identity"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_if_none_match(service, path, encoding, method):
     """One who has the text in this encoding gets 304, and the ETag says which encoding it is of."""
     accepting = {"Accept-Encoding": encoding}
-    other = httpx.get(service.url + path, headers={"Accept-Encoding": "gzip" if encoding == "identity" else "identity"})
+    other = httpx.get(service.url + path, headers={"Accept-Encoding": "gzip" if encoding != "gzip" else "br"})
     first = httpx.request(method, service.url + path, headers=accepting)
     again, changed = (
         httpx.request(method, service.url + path, headers={**accepting, "If-None-Match": answer.headers["etag"]})
@@ -95,7 +98,7 @@ def test_if_none_match(service, path, encoding, method):
     )
 
     assert first.status_code == changed.status_code == 200
-    assert first.headers.get("content-encoding") == ("gzip" if encoding == "gzip" else None)
+    assert first.headers.get("content-encoding", "identity") == encoding
     assert again.status_code == 304
     assert again.content == b""
     assert again.headers["etag"] == first.headers["etag"] != other.headers["etag"]
@@ -114,39 +117,42 @@ def test_head(service, path):
 
 
 @pytest.mark.parametrize(
-    ("accept_encoding", "accepted"),
+    ("accept_encoding", "coding"),
     [
-        ([], False),
-        ([""], False),
-        (["gzip"], True),
-        (["gzip, deflate, br, zstd"], True),
-        (["br", "GZIP"], True),
-        (["x-gzip"], True),
-        (["*"], True),
-        (["br, *;q=0.1"], True),
-        (["gzip;q=0.001"], True),
-        (["gzip; q=1.0, identity; q=0.5"], True),
-        (["gzip;q=0"], False),
-        (["gzip;q=0.000, *"], False),
-        (["*;q=0"], False),
-        (["identity"], False),
-        (["gzip;q=0.5, identity;q=1"], False),
-        (["br, deflate"], False),
-        (["gzip;q=high"], False),
-        (["gzipped"], False),
+        ([], None),
+        ([""], None),
+        (["gzip"], "gzip"),
+        (["gzip, deflate, br, zstd"], "br"),
+        (["br"], "br"),
+        (["gzip", "BR"], "br"),
+        (["GZIP"], "gzip"),
+        (["x-gzip"], "gzip"),
+        (["*"], "br"),
+        (["br;q=0, *;q=0.1"], "gzip"),
+        (["br;q=0.5, gzip"], "gzip"),
+        (["gzip;q=0.001"], "gzip"),
+        (["gzip; q=1.0, identity; q=0.5"], "gzip"),
+        (["gzip;q=0"], None),
+        (["gzip;q=0.000, br;q=0, *"], None),
+        (["*;q=0"], None),
+        (["identity"], None),
+        (["gzip;q=0.5, br;q=0.5, identity;q=1"], None),
+        (["deflate, zstd"], None),
+        (["gzip;q=high"], None),
+        (["gzipped"], None),
     ],
 )
-def test_accept_encoding(accept_encoding, accepted):
-    """Only who accepts gzip, and doesn't prefer plain text, gets it."""
-    assert accepts_gzip(accept_encoding) is accepted
+def test_accept_encoding(accept_encoding, coding):
+    """A client gets what it likes most, the smaller of equals, and no coding that it likes less than plain text."""
+    assert content_coding(accept_encoding) == coding
 
 
-def test_both_encodings_are_of_one_text(assets):
+def test_all_codings_are_of_one_text(assets):
     """What is compressed is what is sent plain, and the bytes are the same on every replica."""
     for made, again in zip(assets.files.values(), Assets().files.values(), strict=True):
-        assert gzip.decompress(made.gzipped) == made.plain
-        assert made.gzipped[4:8] == bytes(4)  # the time at which it was compressed
-        assert made.gzipped == again.gzipped
+        assert gzip.decompress(made.bodies["gzip"]) == brotli.decompress(made.bodies["br"]) == made.bodies[None]
+        assert made.bodies["gzip"][4:8] == bytes(4)  # the time at which it was compressed
+        assert made.bodies == again.bodies
 
 
 @pytest.mark.parametrize(
@@ -156,6 +162,7 @@ def test_both_encodings_are_of_one_text(assets):
         "watch.js",
         "vectr0.d.ts",
         "package.json",
+        "{build}/watch.js",
         "{build}/vite.js",
         "{build}/stamp.js",
         "{build}/ci.js",
@@ -166,7 +173,7 @@ def test_both_encodings_are_of_one_text(assets):
         "{build}/",
         "{build}/demo/demo.js",
         "{build}/..%2F..%2Fapi.py",
-        "0.0.1-000000000000/vectr0.js",
+        "0.0.1-00000000/vectr0.js",
         "",
     ],
 )
@@ -179,7 +186,7 @@ def test_404(service, assets, path):
     assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["/browser/vectr0.js", "/browser/{build}/watch.js", "/demo"])
+@pytest.mark.parametrize("path", ["/browser/vectr0.js", "/browser/{build}/vectr0.js", "/demo"])
 def test_405(service, assets, path):
     """These are read, and nothing else."""
     answer = httpx.post(service.url + path.format(build=assets.build))
@@ -201,23 +208,9 @@ def test_a_changed_file_is_another_build(sources):
     rule.write_text(rule.read_text().replace("{7,}", "{8,}"))
     changed = Assets(sources).build
 
-    assert re.fullmatch(rf"{re.escape(version('vectr0'))}-[0-9a-f]{{12}}", before)
+    assert re.fullmatch(rf"{re.escape(version('vectr0'))}-[0-9a-f]{{8}}", before)
     assert "This is the rule" in rule.read_text()
     assert commented == before != changed
-
-
-def test_exports(sources):
-    """An entry exports what its module does, the default too."""
-    react = sources / "react.js"
-    react.write_text(react.read_text() + "\nexport default useVersionCheck;\n")
-    assets = Assets(sources)
-    lines = assets.entries["react.js"].plain.decode().splitlines()
-
-    assert lines[:2] == [
-        f'export * from "./{assets.build}/react.js";',
-        f'export {{ default }} from "./{assets.build}/react.js";',
-    ]
-    assert "default" not in assets.entries["vectr0.js"].plain.decode()
 
 
 def test_during_an_upgrade(tmp_path, monkeypatch, start_replica, start_nginx):
@@ -247,42 +240,12 @@ def test_during_an_upgrade(tmp_path, monkeypatch, start_replica, start_nginx):
 # What is left out
 
 
-@pytest.mark.parametrize(
-    ("source", "condensed"),
-    [
-        ("a;\n// b\nc;\n", "a;\n\nc;\n"),
-        ("a;\n    // b", "a;\n"),
-        ("/** a\n * b */\nc;\n", "\n\nc;\n"),
-        ("{\n    a;\n\n    b;\n}", "{\na;\n\nb;\n}"),
-        ("a; // b\nc; /* d */\n", "a; // b\nc; /* d */\n"),
-        ("/* a */ b;\n", "/* a */ b;\n"),
-        ("a; /* b\n// c */ d;\n", "a; /* b\n// c */ d;\n"),
-        ("`\n    // a\n    /* b */\n`;", "`\n    // a\n    /* b */\n`;"),
-        ("`${\n    // a\n    b}\n    // c\n`;", "`${\n\nb}\n    // c\n`;"),
-        ("`a ${`\n    // b ${{ c }}\n` + d}\n    // e`;\n// f", "`a ${`\n    // b ${{ c }}\n` + d}\n    // e`;\n"),
-        ("`\\`\n    // a\n\\${\n    // b\n`;", "`\\`\n    // a\n\\${\n    // b\n`;"),
-        ("a = '`';\n// b\nc = '`';", "a = '`';\n\nc = '`';"),
-        ('"/* a";\n// b\n"*/";', '"/* a";\n\n"*/";'),
-        ("a = /[`/]`/;\n// b\nc = `\n    // d`;", "a = /[`/]`/;\n\nc = `\n    // d`;"),
-        ("return /'/.test(a);\n// b\n", "return /'/.test(a);\n\n"),
-        ("a = b / c; // '\nd = e / f;\n    // g", "a = b / c; // '\nd = e / f;\n"),
-        ("a = (b) / c;\n    // '\nd(e / 2);", "a = (b) / c;\n\nd(e / 2);"),
-        ("if (a) /'/.test(b);\n    // c", "if (a) /'/.test(b);\n    // c"),
-    ],
-)
-def test_comments_and_indentation(source, condensed):
-    """Lines of comments and what lines begin with go, the number of lines and all else stay."""
-    assert condense(source) == condensed
-
-
-def test_nothing_else_is_left_out(assets, tmp_path):
-    """Node.js takes every module as it is served, and to esbuild's parser it is the same as the file that it came from."""
+def test_nothing_else_is_left_out(tmp_path):
+    """To esbuild's parser every module is without comments and white space what it is with them."""
     require_npm_package("esbuild")
-    served = {name: asset.plain.decode() for name, asset in assets.files.items() if name.endswith(".js")}
-    originals = {name: find(name).read_text() for name in served}
-    (tmp_path / "texts.json").write_text(json.dumps([served, originals]))
-    for name, text in served.items():
-        (tmp_path / name.replace(".js", ".mjs")).write_text(text)
+    originals = {path.name: path.read_text() for path in FOLDER.rglob("*.js")}
+    stripped = {name: jsmin(text) for name, text in originals.items()}
+    (tmp_path / "texts.json").write_text(json.dumps([stripped, originals]))
     script = """
         import { transform } from "./node_modules/esbuild/lib/main.js";
         import { readFileSync } from "node:fs";
@@ -294,66 +257,39 @@ def test_nothing_else_is_left_out(assets, tmp_path):
         );
         console.log(JSON.stringify(await Promise.all(parsed)));
     """
-    node = require("node")
-    command = [node, "--input-type=module", "--eval", script, "--", str(tmp_path / "texts.json")]
+    command = [require("node"), "--input-type=module", "--eval", script, "--", str(tmp_path / "texts.json")]
     parsed = json.loads(subprocess.run(command, cwd=NPM, capture_output=True, check=True, timeout=60).stdout)
 
     assert parsed[0] == parsed[1]
-    assert "watch.js" in served
-    for name, text in served.items():
-        assert text.count("\n") == originals[name].count("\n")
-        assert "\n//" not in text
-        assert "\n/*" not in text
-        subprocess.run([node, "--check", tmp_path / name.replace(".js", ".mjs")], check=True, timeout=60)
+    assert "watch.js" in stripped
+    assert not re.search(r"^\s*/[/*]", "".join(stripped.values()), re.MULTILINE)
 
 
-def find(name: str) -> Path:
-    """The file that a served one came from."""
-    return next(FOLDER.rglob(name))
-
-
-def test_modules_work_as_served(assets, tmp_path):
-    """The modules of a browser's watch that need no browser do as served what they do as they are."""
-    served = tmp_path / "served"
-    served.mkdir()
+def test_files_work_as_served(assets, tmp_path):
+    """Each file is a module to Node.js (so no two names clash in it), and exports what its entry passes on."""
     for name, asset in assets.files.items():
-        (served / name).write_bytes(asset.plain)
-    (served / "package.json").write_text('{"type": "module"}')
-    script = """
-        const builds = [
-            { gitCommit: "3f2c1ab", buildNumber: 1, gitTag: "v1" }, { gitCommit: "3F2C1AB00", buildNumber: 1 },
-            { gitCommit: "unknown", gitTag: "1" }, { gitCommit: "dev" }, { gitCommit: "0000000", buildTime: 5 }, null,
-        ];
-        const { isUpdate } = await import(process.argv[1]);
-        console.log(JSON.stringify(builds.map((a) => builds.map((b) => isUpdate(a, b)))));
-    """
-    original = tmp_path / "original"
-    original.mkdir()
-    shutil.copy(FOLDER / "rule.js", original)
-    shutil.copy(served / "package.json", original)
-    table, expected = (
-        subprocess.run(
-            [require("node"), "--input-type=module", "--eval", script, "--", str(folder / "rule.js")],
-            capture_output=True,
-            check=True,
-            timeout=60,
-        ).stdout
-        for folder in (served, original)
-    )
-
-    assert table == expected
-    assert b"true" in table
+        (tmp_path / name).write_bytes(asset.bodies[None])
+    react = tmp_path / "node_modules" / "react"
+    shutil.copytree(NPM / "node_modules" / "react", react)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    for entry in ENTRIES:
+        script = "console.log(JSON.stringify(Object.keys(await import(process.argv[1]))))"
+        command = [require("node"), "--input-type=module", "--eval", script, "--", str(tmp_path / entry)]
+        names = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+        assert set(exports(FOLDER / entry)) <= set(names)
+    subprocess.run([require("node"), "--check", tmp_path / "demo.js"], check=True, timeout=60)
 
 
-@pytest.mark.xfail(reason="both are some hundred to thousands of bytes over what was promised; issue 4 stays open")
 @pytest.mark.parametrize(("entry", "limit"), [("vectr0.js", 5 * 1024), ("element.js", 12 * 1024)])
 def test_sizes(service, entry, limit):
     """All bodies that a page loads for an entry are, compressed, no more than promised."""
-    first = httpx.get(f"{service.url}/browser/{entry}")
-    answers = [first, *(httpx.get(f"{service.url}/browser/{path}") for path in named(first.text))]
+    accepting = {"Accept-Encoding": "gzip, br"}
+    first = httpx.get(f"{service.url}/browser/{entry}", headers=accepting)
+    answers = [first]
+    answers += [httpx.get(f"{service.url}/browser/{path}", headers=accepting) for path in named(first.text)]
     sizes = {str(answer.url).rpartition("/")[2]: int(answer.headers["content-length"]) for answer in answers}
 
-    assert all(answer.headers["content-encoding"] == "gzip" for answer in answers)
+    assert all(answer.headers["content-encoding"] == "br" for answer in answers)
     assert sum(int(answer.headers["content-length"]) for answer in answers) <= limit, sizes
 
 

@@ -1,33 +1,28 @@
 /** Storage that never throws: where a browser gives none, it says so and forgets. */
 
-export class Memory {
-    #area;
-    #prefix;
+/**
+ * Give a part of a page's storage.
+ * @param {"localStorage" | "sessionStorage"} area
+ * @param {string} prefix what the names in this part begin with
+ */
+export function memory(area, prefix) {
+    return {
+        read(name) {
+            try {
+                return JSON.parse(globalThis[area].getItem(`${prefix}:${name}`));
+            } catch {
+                return null;
+            }
+        },
 
-    /**
-     * @param {"localStorage" | "sessionStorage"} area
-     * @param {string} prefix
-     */
-    constructor(area, prefix) {
-        this.#area = area;
-        this.#prefix = `${prefix}:`;
-    }
-
-    read(name) {
-        try {
-            return JSON.parse(globalThis[this.#area].getItem(this.#prefix + name));
-        } catch {
-            return null;
-        }
-    }
-
-    /** Remember a value, and tell whether it really will be: whatever must not happen twice depends on it. */
-    write(name, value) {
-        try {
-            globalThis[this.#area].setItem(this.#prefix + name, JSON.stringify(value));
-            return true;
-        } catch {
-            return false;
-        }
-    }
+        /** Remember a value, and tell whether it really will be: whatever must not happen twice depends on it. */
+        write(name, value) {
+            try {
+                globalThis[area].setItem(`${prefix}:${name}`, JSON.stringify(value));
+                return true;
+            } catch {
+                return false;
+            }
+        },
+    };
 }

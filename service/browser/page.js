@@ -1,9 +1,7 @@
 /** What the page says of itself: a `<meta name="vectr0">`, which the Vite plugin writes, and where this file came from. */
 
 /** The hub that served this file; nothing where the file came out of a bundle. */
-const OWN_HUB = /\/browser\/[^/]+\/page\.js$/.test(import.meta.url)
-    ? new URL("../..", import.meta.url).href
-    : undefined;
+const OWN_HUB = import.meta.url?.match(/^(.*\/)browser\/[^/]+\/vectr0\.js$/)?.[1];
 
 /** Settle what a watch has to know: the options first, then what the page says of itself. */
 export function settle(options = {}) {
@@ -11,14 +9,14 @@ export function settle(options = {}) {
     const { hub = meta.hub ?? OWN_HUB, app = meta.appName, environment = meta.environment } = options;
     for (const [name, value] of Object.entries({ hub, app, environment })) {
         if (!value) {
-            throw new TypeError(`vectr0: ${name} is not given, and the page has no <meta name="vectr0"> that says it`);
+            throw new TypeError(`vectr0: ${name} is not given, nor in a <meta name="vectr0">`);
         }
     }
     return {
-        hub: new URL(hub, document.baseURI).href.replace(/\/*$/, "/"),
+        hub: folder(hub),
         app,
         environment,
-        base: new URL((options.base ?? meta.base)?.replace(/[^/]$/, "$&/") ?? ownBase(), document.baseURI).href,
+        base: folder(options.base ?? meta.base ?? ownBase()),
         current: freeze(options.current ?? (meta.gitCommit ? meta : null)),
     };
 }
@@ -37,6 +35,11 @@ function stamped() {
     return meta ? JSON.parse(meta.content) : {};
 }
 
+/** A `<base>` may name a file in the folder that is meant. */
 function ownBase() {
-    return document.querySelector("base[href]") ? document.baseURI : "/";
+    return document.querySelector("base[href]") ? new URL(".", document.baseURI).href : "/";
+}
+
+function folder(address) {
+    return new URL(address, document.baseURI).href.replace(/\/*$/, "/");
 }

@@ -1,6 +1,6 @@
 /** What has to happen before a reload so that it brings the new version. */
 
-const DEADLINE = 3000;
+const LONGEST_STEP = 3_000;
 
 /** Ask a waiting service worker to take over, then delete the caches; each has three seconds. */
 export async function clear(names) {
@@ -25,5 +25,5 @@ async function deleteCaches(names) {
 
 /** Whatever goes wrong here, or takes too long, a reload without it is better than none. */
 function inTime(work) {
-    return Promise.race([work.catch(() => {}), new Promise((resolve) => setTimeout(resolve, DEADLINE))]);
+    return Promise.race([work.catch(() => {}), new Promise((resolve) => setTimeout(resolve, LONGEST_STEP))]);
 }

@@ -43,8 +43,8 @@ function isSameCommit(a, b) {
     if (!HEXADECIMAL.test(a) || !HEXADECIMAL.test(b)) {
         return a === b;
     }
-    const length = Math.min(a.length, b.length);
-    return a.slice(0, length).toLowerCase() === b.slice(0, length).toLowerCase();
+    const [one, other] = [a.toLowerCase(), b.toLowerCase()];
+    return one.startsWith(other) || other.startsWith(one);
 }
 
 /** 0 is what the field holds where a build has no number, or no time. */

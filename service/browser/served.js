@@ -4,12 +4,12 @@
  * The hub says when to look; this says what a reload would give.
  */
 
-const SECOND = 1000;
-const FIRST_LOOK = SECOND / 2;
-const LOOKS = [1, 2, 5, 15, 60].map((seconds) => seconds * SECOND);
-const THEN = 300 * SECOND;
-const LONGEST = 3600 * SECOND;
-const DEADLINE = 10 * SECOND;
+import { fetchJSON } from "./request.js";
+
+const FIRST_LOOK = 500;
+const LOOKS = [1_000, 2_000, 5_000, 15_000, 60_000];
+const THEN = 300_000;
+const LONGEST = 3_600_000;
 
 export class Served {
     /** The build that the server gave last, or null. */
@@ -106,7 +106,7 @@ export class Served {
         if (Date.now() - this.#since < LONGEST) {
             const isFirst = this.#looks === 0;
             this.#later(this.#pause());
-            if (isFirst || document.visibilityState === "visible") {
+            if (isFirst || !document.hidden) {
                 this.#lookAlone();
             }
         }
@@ -127,17 +127,11 @@ export class Served {
     }
 
     async #fetch() {
-        try {
-            // The query is for the caches between, which `no-store` doesn't reach.
-            const url = `${this.#url}?${Date.now().toString(36)}`;
-            const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(DEADLINE) });
-            if (response.status >= 500 || response.status === 429) {
-                return undefined;
-            }
-            const build = response.ok ? await response.json() : null;
-            return build?.appName === this.#app && build.gitCommit ? build : null;
-        } catch (error) {
-            return error instanceof SyntaxError ? null : undefined;
+        // The query is for the caches between, which `no-store` doesn't reach.
+        const [status, build] = await fetchJSON(`${this.#url}?${Date.now()}`, "no-store");
+        if (!status || status >= 500 || status === 429) {
+            return undefined;
         }
+        return status < 300 && build?.appName === this.#app && build.gitCommit ? build : null;
     }
 }

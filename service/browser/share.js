@@ -1,7 +1,7 @@
 /** One connection per browser: of the tabs of an origin one leads, and tells the others what it hears. */
 
 const BEAT = 5_000;
-const SILENCE = 40_000;
+const PATIENCE = 40_000;
 
 export class Share {
     /** Whether this tab speaks for all: it has the lock, or needs none. */
@@ -78,7 +78,7 @@ export class Share {
 
     #hear(message) {
         if (message.lead) {
-            this.#patience = Date.now() + SILENCE;
+            this.#patience = Date.now() + PATIENCE;
             if (this.#isAlone) {
                 this.#isAlone = false;
                 this.#callbacks.onFollow();

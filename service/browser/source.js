@@ -3,22 +3,22 @@
  * nothing, and by polling where streams can't get through.
  */
 
-const SECOND = 1000;
-const SILENCE = 40 * SECOND;
+import { fetchJSON } from "./request.js";
+
+const SILENCE = 40_000;
 /** Longer than the longest `retry:` of a full hub, which the browser waits out by itself. */
-const SILENCE_WHILE_CONNECTING = 90 * SECOND;
+const SILENCE_WHILE_CONNECTING = 90_000;
 /** More than the 15 s between two pings: who comes back to the page shouldn't wait out the whole silence. */
-const SILENCE_ON_WAKING = 20 * SECOND;
+const SILENCE_ON_WAKING = 20_000;
 /** The hub's first event comes at once, so that one that doesn't is held back on the way. */
-const HELD_BACK = 15 * SECOND;
-const POLLING = 60 * SECOND;
-const DEADLINE = 10 * SECOND;
-const LONGEST_BACKOFF = 60 * SECOND;
-const LONGEST_BACKOFF_WHILE_POLLING = 300 * SECOND;
+const HELD_BACK = 15_000;
+const POLLING = 60_000;
+const LONGEST_BACKOFF = 60_000;
+const LONGEST_BACKOFF_WHILE_POLLING = 300_000;
 
 /** How long to wait before an attempt: a random part of a time that doubles (full jitter), in milliseconds. */
 export function backoff(attempt, longest = LONGEST_BACKOFF) {
-    return Math.random() * Math.min(longest, SECOND * 2 ** attempt);
+    return Math.random() * Math.min(longest, 1_000 * 2 ** attempt);
 }
 
 export class Source {
@@ -32,14 +32,14 @@ export class Source {
     #since = 0;
     #retry;
     #poll;
-    #checks = setInterval(() => this.#check(SILENCE), 5 * SECOND);
+    #checks = setInterval(() => this.#check(SILENCE), 5_000);
     #closing = new AbortController();
 
     /**
      * @param {string} hub its address, with a slash at the end
      * @param {string} channel such as "web/production"
-     * @param {object} callbacks onDeployment(deployment), onPing(now), onState(state), onProblem(message), newestId(),
-     *     isVisible()
+     * @param {object} callbacks onMessage(message), with `deployment`, the hub's `now` or the connection's `state`;
+     *     onProblem(text), newestId(), isVisible()
      */
     constructor(hub, channel, callbacks) {
         this.#stream = `${hub}events/${channel}`;
@@ -52,7 +52,7 @@ export class Source {
         };
         const offline = () => {
             this.#shut();
-            callbacks.onState("offline");
+            this.#tell({ state: "offline" });
         };
         addEventListener("online", online, { signal });
         addEventListener("offline", offline, { signal });
@@ -79,6 +79,10 @@ export class Source {
         this.#callbacks = null;
     }
 
+    #tell(message) {
+        this.#callbacks?.onMessage(message);
+    }
+
     #open() {
         this.#shut();
         const id = this.#callbacks.newestId();
@@ -96,7 +100,7 @@ export class Source {
             this.#connect();
         };
         events.addEventListener("deployment", ({ data }) => {
-            this.#callbacks.onDeployment(JSON.parse(data));
+            this.#tell({ deployment: JSON.parse(data) });
             this.#hear();
         });
         events.addEventListener("ping", ({ data }) => {
@@ -104,7 +108,7 @@ export class Source {
             if (!this.#hasHeard && !id) {
                 this.#ask();
             }
-            this.#callbacks.onPing(JSON.parse(data).now);
+            this.#tell({ now: JSON.parse(data).now });
             this.#hear();
         });
         this.#connect();
@@ -118,7 +122,7 @@ export class Source {
 
     #connect() {
         if (!this.#isPolling) {
-            this.#callbacks.onState("connecting");
+            this.#tell({ state: "connecting" });
         }
     }
 
@@ -135,7 +139,7 @@ export class Source {
         this.#attempt = 0;
         this.#isPolling = false;
         clearTimeout(this.#poll);
-        this.#callbacks?.onState("live");
+        this.#tell({ state: "live" });
     }
 
     #check(silence) {
@@ -166,22 +170,14 @@ export class Source {
 
     /** Ask for the newest deployment; where no stream brings it, that is polling. */
     async #ask() {
-        let status;
-        let body;
-        try {
-            // The browser's own cache sends the ETag: a header set here would cost a preflight each time.
-            const response = await fetch(this.#latest, { cache: "no-cache", signal: AbortSignal.timeout(DEADLINE) });
-            status = response.status;
-            body = await response.json();
-        } catch {
-            // Nothing came, or no JSON: the status tells which.
-        }
+        // The browser's own cache sends the ETag: a header set here would cost a preflight each time.
+        const [status, body] = await fetchJSON(this.#latest, "no-cache");
         if (!this.#callbacks) {
             return;
         }
         const isHub = status === 200 ? body?.deployedAt : status === 404 && body?.detail;
         if (!isHub && status < 500) {
-            this.#callbacks.onProblem(`${this.#latest} answers with something else than a hub (${status})`);
+            this.#callbacks.onProblem(`${this.#latest} answers unlike a hub (${status})`);
         } else if (status === 404) {
             this.#callbacks.onProblem(`${body.detail}; is its name right?`);
         }
@@ -191,9 +187,9 @@ export class Source {
         this.#pollLater();
         if (isHub) {
             this.#isPolling = true;
-            this.#callbacks.onState("polling");
+            this.#tell({ state: "polling" });
             if (status === 200) {
-                this.#callbacks?.onDeployment(body);
+                this.#tell({ deployment: body });
             }
         }
     }

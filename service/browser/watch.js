@@ -3,16 +3,17 @@
 import { freeze, settle } from "./page.js";
 import { clear } from "./refresh.js";
 import { isSame, isUpdate } from "./rule.js";
-import { Memory } from "./memory.js";
+import { memory } from "./memory.js";
 import { Served } from "./served.js";
 import { Share } from "./share.js";
 import { Source } from "./source.js";
 
 /** What the tabs say to each other; a tab with other words has another lock and channel. */
 const PROTOCOL = 1;
-const MINUTE = 60_000;
-/** How long a deployment isn't prompted for after a first, second and further refresh that gave the old version. */
-const REST = [1, 5, 30].map((minutes) => minutes * MINUTE);
+/** Milliseconds for which a tab that said so counts as visible. */
+const LATELY = 60_000;
+/** For how many milliseconds a deployment isn't prompted for after a first, second and further refresh that gave the old version. */
+const REST = [60_000, 300_000, 1_800_000];
 
 /**
  * Watch a channel for a version that isn't the page's.
@@ -79,8 +80,8 @@ class Watch {
         this.#current = current;
         this.#isUnknown = !current;
         this.#name = `vectr0:${PROTOCOL}:${hub}:${app}/${environment}`;
-        this.#local = new Memory("localStorage", this.#name);
-        this.#session = new Memory("sessionStorage", this.#name);
+        this.#local = memory("localStorage", this.#name);
+        this.#session = memory("sessionStorage", this.#name);
         this.#failed = this.#session.read("refresh");
         this.#served = new Served(base, app, `${this.#name}:look`, {
             post: (message) => this.#share?.post(message),
@@ -159,12 +160,10 @@ class Watch {
     #connect() {
         const { hub, app, environment } = this.#page;
         this.#source = new Source(hub, `${app}/${environment}`, {
-            onDeployment: (deployment) => this.#tell({ deployment }),
-            onPing: (now) => this.#tell({ now }),
-            onState: (state) => this.#tell({ state }),
+            onMessage: (message) => this.#tell(message),
             onProblem: (problem) => this.#warn(problem),
             newestId: () => this.#newest?.deployedAt,
-            isVisible: () => isVisible() || Date.now() - this.#visibleElsewhere < MINUTE,
+            isVisible: () => !document.hidden || Date.now() - this.#visibleElsewhere < LATELY,
         });
     }
 
@@ -174,7 +173,7 @@ class Watch {
     }
 
     #wake() {
-        if (isVisible()) {
+        if (!document.hidden) {
             this.#source?.wake();
             this.#served.wake();
             this.#share?.post({ visible: true, woke: true });
@@ -194,7 +193,7 @@ class Watch {
         if (hello && leads) {
             this.#share.post({ newest: this.#newest, state: this.#connection, now: this.now() });
         }
-        if (lead && !leads && isVisible()) {
+        if (lead && !leads && !document.hidden) {
             this.#share.post({ visible: true });
         }
         if (visible) {
@@ -241,7 +240,7 @@ class Watch {
             this.#isUnknown = false;
             this.#current = freeze(this.#served.build);
             if (!this.#current) {
-                console.warn("vectr0: neither the page nor a version.json says what this page runs");
+                console.warn("vectr0: nothing says what this page runs");
             }
             this.#lookFor();
         }
@@ -314,7 +313,7 @@ class Watch {
         try {
             await Promise.all(waits);
         } catch (error) {
-            console.warn("vectr0: not refreshed, because what it waited for failed:", error);
+            console.warn("vectr0: not refreshed:", error);
             return false;
         }
         if (deployment) {
@@ -371,8 +370,4 @@ function attempt(callback) {
 
 function key(build) {
     return build ? `${build.gitCommit} ${build.buildNumber} ${build.buildTime}` : null;
-}
-
-function isVisible() {
-    return document.visibilityState === "visible";
 }

@@ -1,21 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Memory } from "../../service/browser/memory.js";
+import { memory as storage } from "../../service/browser/memory.js";
 import { inWorld } from "./world.mjs";
 
 for (const area of ["localStorage", "sessionStorage"]) {
     test(`memory: ${area} keeps a value, whatever its kind`, inWorld(async (world) => {
         world.tab().run(() => {
-            const memory = new Memory(area, "app");
+            const memory = storage(area, "app");
 
             assert.equal(memory.write("seen", { at: 7, by: null }), true);
-            assert.deepEqual(new Memory(area, "app").read("seen"), { at: 7, by: null });
+            assert.deepEqual(storage(area, "app").read("seen"), { at: 7, by: null });
         });
     }));
 
     test(`memory: where ${area} throws it says that it can't remember`, inWorld(async (world) => {
         world.tab({ without: [area] }).run(() => {
-            const memory = new Memory(area, "app");
+            const memory = storage(area, "app");
 
             assert.equal(memory.write("seen", 1), false);
             assert.equal(memory.read("seen"), null);
@@ -26,7 +26,7 @@ for (const area of ["localStorage", "sessionStorage"]) {
 test("memory: what somebody else wrote there is as nothing", inWorld(async (world) => {
     const tab = world.tab();
     tab.run(() => {
-        const memory = new Memory("localStorage", "app");
+        const memory = storage("localStorage", "app");
         memory.write("seen", 1);
         world.local.items.set([...world.local.items.keys()][0], "{not JSON");
 
@@ -36,17 +36,17 @@ test("memory: what somebody else wrote there is as nothing", inWorld(async (worl
 
 test("memory: two prefixes don't meet", inWorld(async (world) => {
     world.tab().run(() => {
-        new Memory("localStorage", "one").write("seen", 1);
+        storage("localStorage", "one").write("seen", 1);
 
-        assert.equal(new Memory("localStorage", "other").read("seen"), null);
+        assert.equal(storage("localStorage", "other").read("seen"), null);
     });
 }));
 
 test("memory: localStorage is the browser's, sessionStorage the tab's", inWorld(async (world) => {
     const [one, other] = [world.tab(), world.tab()];
-    const read = (area) => other.run(() => new Memory(area, "app").read("seen"));
+    const read = (area) => other.run(() => storage(area, "app").read("seen"));
     for (const area of ["localStorage", "sessionStorage"]) {
-        one.run(() => new Memory(area, "app").write("seen", 1));
+        one.run(() => storage(area, "app").write("seen", 1));
     }
 
     assert.equal(read("localStorage"), 1);

@@ -81,7 +81,7 @@ test("page: a part of a build is made whole, frozen, and without what isn't a bu
 
 test("page: served by a hub below a prefix, it knows that hub by its own address", inWorld(async (world) => {
     const root = await mkdtemp(join(tmpdir(), "vectr0-"));
-    const served = join(root, "prefix", "browser", "1.0-abc", "page.js");
+    const served = join(root, "prefix", "browser", "1.0-abc", "vectr0.js");
     await cp(fileURLToPath(new URL("../../service/browser/page.js", import.meta.url)), served);
     await cp(fileURLToPath(new URL("../../service/browser/page.js", import.meta.url)), join(root, "page.js"));
     const page = await import(pathToFileURL(served));

@@ -431,6 +431,6 @@ test("served: with neither a stamp nor a version.json that is said once, andno p
     await world.pass(MINUTE);
 
     assert.deepEqual([tab.snapshot.hasUpdate, tab.snapshot.currentVersion], [false, null]);
-    const lost = world.warnings.filter((warning) => warning.includes("neither the page nor a version.json"));
+    const lost = world.warnings.filter((warning) => warning.includes("nothing says what this page runs"));
     assert.equal(lost.length, 2, "one for each page that doesn't know");
 }));

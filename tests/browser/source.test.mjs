@@ -13,9 +13,11 @@ async function listening(world, { visible = true, hub = HUB, ...page } = {}) {
     heard.source = tab.run(
         () =>
             new Source(hub, "web/production", {
-                onDeployment: (deployment) => heard.deployments.push(deployment),
-                onPing: (now) => heard.pings.push(now),
-                onState: (state) => heard.states.push(state),
+                onMessage: ({ deployment, now, state }) => {
+                    if (deployment) heard.deployments.push(deployment);
+                    if (now) heard.pings.push(now);
+                    if (state) heard.states.push(state);
+                },
                 onProblem: (problem) => heard.problems.push(problem),
                 newestId: () => heard.deployments.at(-1)?.deployedAt,
                 isVisible: () => heard.isVisible,
@@ -462,11 +464,11 @@ test("source: a stream that starts with a ping because there is nothing new asks
 
 for (const [name, answer, expected] of [
     ["a problem of the hub", PROBLEM, /^no deployment of web\/production is known/],
-    ["a page for all addresses", HTML, /answers with something else than a hub \(200\)$/],
-    ["another server's 404", [404, "<h1>Not Found</h1>"], /something else than a hub \(404\)$/],
-    ["other JSON", [200, { hello: "world" }], /something else than a hub \(200\)$/],
-    ["null", [200, "null"], /something else than a hub \(200\)$/],
-    ["a login", [401, "<h1>Sign in</h1>"], /something else than a hub \(401\)$/],
+    ["a page for all addresses", HTML, /answers unlike a hub \(200\)$/],
+    ["another server's 404", [404, "<h1>Not Found</h1>"], /unlike a hub \(404\)$/],
+    ["other JSON", [200, { hello: "world" }], /unlike a hub \(200\)$/],
+    ["null", [200, "null"], /unlike a hub \(200\)$/],
+    ["a login", [401, "<h1>Sign in</h1>"], /unlike a hub \(401\)$/],
 ]) {
     test(`source: a refused stream and ${name} are said`, inWorld(async (world) => {
         world.hub.mode = "refusing";

@@ -542,7 +542,7 @@ test("warnings: something else than a hub is one warning, and a 502 none", inWor
     await world.pass(MINUTE);
 
     assert.equal(world.warnings.filter((warning) => warning.includes("staging")).length, 1);
-    assert.match(world.warnings[0], /^vectr0: .*something else than a hub/);
+    assert.match(world.warnings[0], /^vectr0: .*unlike a hub/);
 }));
 
 /** Watch without a listener of the test's own, so that all that stays is the watch's. */

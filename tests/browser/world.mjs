@@ -447,12 +447,12 @@ class Tab {
     }
 
     async show() {
-        this.document.visibilityState = "visible";
+        this.document.hidden = false;
         await this.fire("visibilitychange", {}, this.document.target);
     }
 
     async hide() {
-        this.document.visibilityState = "hidden";
+        this.document.hidden = true;
         await this.fire("visibilitychange", {}, this.document.target);
     }
 
@@ -506,7 +506,7 @@ class Tab {
         const target = new Target(this);
         return {
             target,
-            visibilityState: visible ? "visible" : "hidden",
+            hidden: !visible,
             baseURI: new URL(baseHref ?? "", url).href,
             addEventListener: target.addEventListener,
             removeEventListener: target.removeEventListener,

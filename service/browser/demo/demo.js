@@ -1,7 +1,7 @@
 /** The page to try it: pretends to be an application that runs what was its channel's newest when it was loaded. */
 
-import { isSame } from "./vectr0.js";
-import { Memory } from "./memory.js";
+import { isSame } from "../vectr0.js";
+import { memory } from "../memory.js";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const LONGEST_LOG = 50;
@@ -15,7 +15,7 @@ const STATES = {
 
 const dates = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium" });
 const times = new Intl.DateTimeFormat([], { timeStyle: "medium", hourCycle: "h23" });
-const memory = new Memory("sessionStorage", "demo");
+const session = memory("sessionStorage", "demo");
 const parameters = new URLSearchParams(location.search);
 const app = parameters.get("app") || "demo";
 const environment = parameters.get("environment") || "demo";
@@ -38,7 +38,7 @@ start();
 async function start() {
     $("channel").textContent = `${app} / ${environment}`;
     $("again").href = location.pathname + location.search;
-    $("token").value = memory.read("token") ?? "";
+    $("token").value = session.read("token") ?? "";
     if (![app, environment].every((name) => NAME.test(name))) {
         fail(`${app}/${environment} is no channel: both are 1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit.`);
         return;
@@ -61,7 +61,7 @@ function takeToken() {
     const [, token] = /^#token=([^&]*)/.exec(location.hash) ?? [];
     if (token !== undefined) {
         $("token").value = decodeURIComponent(token);
-        memory.write("token", $("token").value);
+        session.write("token", $("token").value);
         history.replaceState(null, "", location.pathname + location.search);
     }
 }
@@ -212,7 +212,7 @@ setInterval(tick, 1000);
 
 form.addEventListener("input", ({ target }) => {
     if (target.id === "token") {
-        memory.write("token", target.value);
+        session.write("token", target.value);
         return;
     }
     isEdited = true;
