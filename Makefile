@@ -28,8 +28,8 @@ format: $(VENV)/.dev ## Format the code
 	$(VENV)/bin/ruff format
 
 lock: $(VENV)/.dev ## Lock the newest allowed versions in requirements.txt and requirements-dev.txt
-	$(COMPILE) --output-file requirements.txt pyproject.toml
-	$(COMPILE) --output-file requirements-dev.txt --constraint requirements.txt --group dev pyproject.toml
+	$(COMPILE) --output-file requirements.txt --extra server pyproject.toml
+	$(COMPILE) --output-file requirements-dev.txt --constraint requirements.txt --extra server --group dev pyproject.toml
 
 bench: $(VENV)/.dev ## Measure deliveries, memory and connects
 	$(VENV)/bin/python -m benchmarks

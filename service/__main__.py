@@ -1,119 +1,100 @@
-"""The command: `python -m service`, installed as `vectr0`."""
+"""The command: `python -m service`, installed as `vectr0`. Alone, or with options alone, it serves."""
 
 import os
 import sys
-import tempfile
-from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import version
-from typing import Final, NoReturn
+from typing import Any, Final
 
 import click
 
-from service.settings import SETTINGS, InvalidSettingsError, Settings, read
+COMMANDS: Final = {
+    "serve": ("service.serve", "Serve (what `vectr0` alone does)."),
+    "record": ("service.record", "Record a deployment, from a CI job."),
+    "watch": ("service.watch", "Follow a channel's deployments in the terminal."),
+    "list": ("service.listing", "Show what is deployed where."),
+    "token": ("service.token", "Make a token, and its hash for the settings."),
+}
+"""Where each command is, and its help. Only the one that is asked for is imported: the server needs more packages."""
 
 HELP: Final = """
-Serve VECTR0: tell every open browser tab that a new version of its web application was deployed.
-
-Without settings it runs on an embedded Redis that forgets everything when it stops, and prints how to record a first
-deployment and how to watch. For more than a try, give it a Redis and tokens:
+VECTR0 tells every open browser tab that a new version of its web application was deployed.
 
 \b
-  export VECTR0_REDIS_URL=redis://redis.internal:6379
-  export VECTR0_TOKENS=$(openssl rand -hex 24)
-  vectr0 --listen 0.0.0.0:8000
+Serve, and try it:
+  vectr0
+  vectr0 serve --help                    # its settings
+
+\b
+Use one that serves (its address: --url, or VECTR0_URL):
+  vectr0 record                          # in a CI job, with VECTR0_TOKEN
+  vectr0 watch web/production
+  vectr0 list
+
+`vectr0 COMMAND --help` says more.
 """
 
 
-def _settings_help() -> str:
-    lines = ["\b", "Environment variables:"]
-    for setting in SETTINGS.values():
-        default = f" Default: {setting.default}." if setting.default else ""
-        lines += [f"  {setting.name}", f"      {setting.meaning}{default}"]
-    return "\n".join(lines)
+class Commands(click.Group):
+    """The commands; `serve` where none is named."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Give the names."""
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        """Import a command."""
+        if name not in COMMANDS:
+            return None
+        try:
+            command: click.Command = import_module(COMMANDS[name][0]).command
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("service"):
+                raise
+            raise click.ClickException(
+                f"the package {error.name} is missing, which serving needs: install vectr0 with its extra `server`, "
+                "such as with pip install '.[server]'"
+            ) from None
+        return command
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, or say which there are."""
+        if args[0] not in COMMANDS:
+            ctx.fail(f"there is no command {args[0]!r}; there are {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C ends it without a word, with the exit code of shells."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Serve where no command is named."""
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help", "--version")):
+            args = ["serve", *args]
+        return super().parse_args(context, args)
 
 
 @click.command(
-    help=HELP,
-    epilog=_settings_help(),
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=Commands, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.option("--listen", metavar="HOST:PORT", help="Where to listen; as VECTR0_LISTEN.")
-@click.option("--workers", metavar="N", help="How many processes; as VECTR0_WORKERS.")
-@click.option("--redis-url", metavar="URL", help="The Redis that all replicas share; as VECTR0_REDIS_URL.")
 @click.version_option(version("vectr0"), prog_name="vectr0")
-def main(listen: str | None, workers: str | None, redis_url: str | None) -> None:
-    """Serve until a signal ends it."""
-    options = {"VECTR0_LISTEN": listen, "VECTR0_WORKERS": workers, "VECTR0_REDIS_URL": redis_url}
-    environ = {**os.environ, **{name: value for name, value in options.items() if value is not None}}
-    if environ.get("VECTR0_WORKERS", "1").strip() in ("", "1"):
-        _serve(environ)  # and write no file, for there may be no place to write to
-        return
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="vectr0-metrics-")
-    except OSError:
-        _refuse("VECTR0_WORKERS is not 1, and several workers share their metrics in temporary files; there is no "
-                "place for those: name a folder that can be written to with TMPDIR, such as a tmpfs")  # fmt: skip
-    with folder:
-        # prometheus_client chooses its multi-process mode when it is imported, by the server: so that comes later.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
-        _serve(environ)
-
-
-def _serve(environ: dict[str, str]) -> None:
-    from service import logs, server  # noqa: PLC0415
-    from service.store import connect  # noqa: PLC0415
-
-    try:
-        settings, warnings = read(environ, server.raise_descriptor_limit())
-    except InvalidSettingsError as error:
-        _refuse(str(error))
-    try:
-        connect(settings.redis_url)  # which sends nothing yet
-    except ValueError as error:
-        _refuse(f"VECTR0_REDIS_URL is (not shown), which redis-py refuses: {error}")
-    logs.configure(settings.log_format)
-    for warning in warnings:
-        logs.logger.warning(warning)
-    try:
-        listening = server.bind(settings.listen)
-    except server.ListenError as error:
-        _refuse(str(error))
-    click.echo(_greeting(settings))
-    with suppress(KeyboardInterrupt):  # Ctrl-C, and everything has been ended in order
-        server.serve(settings, listening)
-
-
-def _refuse(message: str) -> NoReturn:
-    click.echo(message, err=True)
-    sys.exit(2)
-
-
-def _greeting(settings: Settings) -> str:
-    url = settings.listen.url + settings.root_path
-    token = settings.printed_token or "$VECTR0_TOKEN"
-    lines = [f"VECTR0 listens on {url}"]
-    if settings.redis_url is None:
-        lines.append(
-            "It runs on an embedded Redis: all that it is told is forgotten when it stops (see VECTR0_REDIS_URL)."
-        )
-    if settings.printed_token is not None:
-        lines.append(f"The token for recording, made for this run: {token}")
-    deployment = (
-        '{"appName":"web","version":"1.0.0","gitCommit":"3f2c1ab","buildNumber":1,'
-        '"buildTime":1763800000000,"environment":"production"}'
-    )
-    fragment = f"#token={settings.printed_token}" if settings.printed_token else ""
-    lines += [
-        "",
-        f"Try it in a browser: {url}/demo{fragment}",
-        "Watch:",
-        f"  curl -N {url}/events/web/production",
-        "Record a deployment:",
-        f"  curl {url}/deployments -H 'Authorization: Bearer {token}' \\\n    --json '{deployment}'",
-        "",
-    ]
-    return "\n".join(lines)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Run a command."""
+    context.obj = os.environ
+    if os.environ.get("NO_COLOR"):  # https://no-color.org
+        context.color = False
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="vectr0")

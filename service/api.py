@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,14 +13,15 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.auth import Tokens, authorize
+from service.auth import Grant, InvalidTokenError, Tokens, authorize, bearer_token
 from service.channel import Channel, Channels
 from service.deployment import NAME_RULE, ChannelName, Deployment, FieldError, Submission, channel_name
 from service.metrics import Metrics
 from service.openapi import document
 from service.problem import Problem
+from service.publishers import Identity, Publishers, looks_like_an_identity
 from service.relay import Relay
-from service.store import DEADLINE, Store, StoreUnavailableError
+from service.store import DEADLINE, ReplayedError, Store, StoreUnavailableError, Ticket
 from service.stream import Streams
 
 DEFAULT_LIMIT: Final = 100
@@ -41,6 +42,7 @@ class Hub:
     streams: Streams
     relay: Relay
     tokens: Tokens
+    publishers: Publishers | None
     metrics: Metrics
     root_path: str
 
@@ -54,14 +56,18 @@ def hub_of(request: Request) -> Hub:
 async def record(request: Request) -> Response:
     """Record a deployment: 201, or 200 with the earlier one that it repeats."""
     hub = hub_of(request)
-    grants = hub.tokens.identify(request.headers.get("authorization"))
+    publisher = await _identify(request)
     _refuse_parameters(request)
     _require_json(request)
     key = _idempotency_key(request)
     submission = Submission.from_json(await _body(request))
-    authorize(grants, submission.channel)
+    ticket = _authorize(publisher, submission.channel)
     with hub.metrics.append_latency.time(), hub.metrics.deployments_failing():
-        appended = await hub.store.append(submission, key)
+        try:
+            appended = await hub.store.append(submission, key, ticket)
+        except ReplayedError:
+            deployment_logger.warning("an identity was refused for %s: its jti was used there", submission.channel)
+            raise
     hub.metrics.deployments.labels(appended.outcome).inc()
     if appended.outcome == "conflict":
         message = "was used for another payload; a new deployment needs a new key"
@@ -113,7 +119,12 @@ async def latest(request: Request) -> Response:
 async def forget(request: Request) -> Response:
     """Forget a channel."""
     hub = hub_of(request)
-    grants = hub.tokens.identify(request.headers.get("authorization"))
+    try:
+        grants = hub.tokens.identify(request.headers.get("authorization"))
+    except InvalidTokenError:
+        if hub.publishers is None or not looks_like_an_identity(bearer_token(request.headers["authorization"])):
+            raise
+        raise InvalidTokenError("an identity is good for recording; to forget a channel takes a token") from None
     _refuse_parameters(request)
     name = _name(request)
     authorize(grants, name)
@@ -172,6 +183,27 @@ async def _read(channels: Channels, channel: Channel) -> None:
             await channels.read(channel)
     except TimeoutError:
         raise StoreUnavailableError(f"{channel.name} could not be read within {DEADLINE} seconds") from None
+
+
+async def _identify(request: Request) -> Sequence[Grant] | Identity:
+    """Find what the request's token grants, or the identity that it proves."""
+    hub = hub_of(request)
+    authorization = request.headers.get("authorization")
+    try:
+        return hub.tokens.identify(authorization)
+    except InvalidTokenError:
+        token = bearer_token(authorization)
+        if hub.publishers is None or not looks_like_an_identity(token):
+            raise
+    return await hub.publishers.identify(token, time.time())
+
+
+def _authorize(publisher: Sequence[Grant] | Identity, channel: ChannelName) -> Ticket | None:
+    if isinstance(publisher, Identity):
+        publisher.authorize(channel)
+        return publisher.ticket
+    authorize(publisher, channel)
+    return None
 
 
 def _name(request: Request) -> ChannelName:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
+import httpx
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route, Router
@@ -21,9 +22,11 @@ from service.assets import Assets
 from service.auth import Tokens
 from service.channel import Channels
 from service.events import Events
+from service.issuer import Issuer
 from service.metrics import Metrics
 from service.origins import OriginMiddleware, Origins
 from service.problem import EXCEPTION_HANDLERS
+from service.publishers import Publishers
 from service.relay import Relay
 from service.settings import Settings
 from service.store import Store, connect
@@ -51,10 +54,16 @@ def create(settings: Settings) -> ASGIApp:
         channels = Channels(loop.call_soon, loop.time, metrics)
         relay = Relay(store, channels, metrics)
         streams = Streams(settings.max_streams, metrics)
-        hub = Hub(store, channels, streams, relay, Tokens(settings.grants), metrics, settings.root_path)
+        # It reads the machine's certificates, which a service that asks nobody needn't have.
+        client = httpx.AsyncClient(timeout=httpx.Timeout(5)) if settings.trusted else None
+        issuers = {one.issuer: Issuer(one.issuer, client) for one in settings.trusted} if client else {}
+        publishers = Publishers(settings.trusted, issuers, settings.audience) if issuers else None
+        tokens = Tokens(settings.grants)
+        hub = Hub(store, channels, streams, relay, tokens, publishers, metrics, settings.root_path)
+        runs = [relay.run(), streams.run(), *(issuer.run() for issuer in issuers.values())]
         try:
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(_supervised(run)) for run in (relay.run(), streams.run())]
+                running = [tasks.create_task(_supervised(run)) for run in runs]
                 # What is here now stays: a collection needn't look at it again.
                 gc.collect()
                 gc.freeze()
@@ -64,6 +73,8 @@ def create(settings: Settings) -> ASGIApp:
                     task.cancel()
         finally:
             await store.aclose()
+            if client is not None:
+                await client.aclose()
             logger.info("stopped")
 
     events = _EventsRoute()

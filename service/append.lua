@@ -2,14 +2,16 @@
 --
 -- KEYS  1 the channel's sorted set, and pub/sub channel of the same name
 --       2 the idempotency key's memory; in the channel's hash slot
+--       3 where there is an identity: the memory of its token; in the same slot
 -- ARGV  1 the client's fields: a JSON object without its closing brace
 --       2 a nonce of the request, as long as every other
 --       3 how long the key is remembered, in seconds
 --       4 how many deployments are kept
--- gives {"recorded" | "repeated" | "conflict", the record}
+--       5 where there is an identity: for how long its token is good, in seconds
+-- gives {"recorded" | "repeated" | "conflict", the record}, or {"replayed"}: the token was used for this channel
 
-local channel, memory = KEYS[1], KEYS[2]
-local head, nonce, lifetime, kept = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local channel, memory, used = KEYS[1], KEYS[2], KEYS[3]
+local head, nonce, lifetime, kept, validity = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
 local function has_head(record)
   local start = head .. ',"deployedAt":'
@@ -34,6 +36,8 @@ if newest and has_head(newest) then
   remember(newest)
   return {'repeated', newest}
 end
+
+if used and redis.call('EXISTS', used) == 1 then return {'replayed'} end
 
 local function decoded(record)
   local ok, fields = pcall(cjson.decode, record)
@@ -71,5 +75,6 @@ redis.call('ZADD', channel, integer(deployed_at), record)
 redis.call('ZREMRANGEBYRANK', channel, 0, -kept - 1)
 -- A hint that can't be given (an ACL without the channel) must not undo the record: readers reconcile.
 redis.pcall('PUBLISH', channel, record)
+if used then redis.call('SET', used, '', 'EX', validity) end
 remember(record)
 return {'recorded', record}

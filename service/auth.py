@@ -66,14 +66,19 @@ class Tokens:
 
         Raises MissingTokenError or InvalidTokenError. Every token is compared, each in constant time.
         """
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise MissingTokenError("recording needs the header `Authorization: Bearer TOKEN`")
-        digest = sha256(token.strip().encode()).digest()
+        digest = sha256(bearer_token(authorization).encode()).digest()
         grants = [grant for grant in self._grants if hmac.compare_digest(grant.digest, digest)]
         if not grants:
             raise InvalidTokenError("the bearer token is not one that this service knows")
         return grants
+
+
+def bearer_token(authorization: str | None) -> str:
+    """Give the token of an ``Authorization`` header. Raises MissingTokenError where it has none."""
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise MissingTokenError("recording needs the header `Authorization: Bearer TOKEN`")
+    return token.strip()
 
 
 def authorize(grants: Sequence[Grant], channel: ChannelName) -> None:

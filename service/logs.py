@@ -39,3 +39,4 @@ def configure(log_format: LogFormat) -> None:
     # "Invalid HTTP request received", a line for every port scan, is a warning there.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.ERROR)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every fetch

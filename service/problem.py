@@ -13,10 +13,14 @@ from starlette.types import ExceptionHandler
 
 from service.auth import InvalidTokenError, MissingTokenError, OutOfScopeError
 from service.deployment import FieldError, InvalidFieldsError, NotJSONError
-from service.store import StoreUnavailableError
+from service.issuer import COLD_REST, IssuerUnavailableError
+from service.publishers import UntrustedError
+from service.store import ReplayedError, StoreUnavailableError
 
 RETRY_AFTER: Final = "2"
 """Seconds after which a POST may be tried again: a Redis that restarts is back by then."""
+RETRY_AFTER_ISSUER: Final = str(COLD_REST)
+"""The same for an issuer: not before its keys are fetched again."""
 
 
 class Problem(Exception):  # noqa: N818  # the RFC's word
@@ -60,6 +64,9 @@ _MEANINGS: Final[Mapping[type[Exception], tuple[int, str, Mapping[str, str]]]] =
     MissingTokenError: (401, "", {"WWW-Authenticate": 'Bearer realm="vectr0"'}),
     InvalidTokenError: (401, "", {"WWW-Authenticate": 'Bearer realm="vectr0", error="invalid_token"'}),
     OutOfScopeError: (403, "", {}),
+    UntrustedError: (403, "", {}),
+    ReplayedError: (403, "", {}),
+    IssuerUnavailableError: (503, "", {"Retry-After": RETRY_AFTER_ISSUER}),
     StoreUnavailableError: (503, "Redis can't be had: ", {"Retry-After": RETRY_AFTER}),
 }
 """For each error its status, what comes before its message, and its headers."""

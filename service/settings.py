@@ -10,10 +10,11 @@ from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
 from service.auth import ENTRY_RULE, Grant
+from service.publishers import TRUST_RULE, Publisher, parse_trust
 
 LogFormat = Literal["text", "json"]
 
-PASSED_OVER: Final = re.compile(r"VECTR0_(URL|TOKEN|SERVICE_.*|PORT(_.*)?)")
+PASSED_OVER: Final = re.compile(r"VECTR0_(URL|TOKEN|ID_TOKEN|ENVIRONMENT|SERVICE_.*|PORT(_.*)?)")
 """The clients' own variables, and what Kubernetes injects for a Service named vectr0."""
 
 RESERVED_DESCRIPTORS: Final = 256
@@ -50,6 +51,9 @@ class Settings:
     grants: tuple[Grant, ...]
     printed_token: str | None
     """The token that was made for this run, where none was set."""
+    trusted: tuple[Publisher, ...]
+    audience: str
+    """What trusted publishers' identities are made for; empty where nobody is trusted."""
     origins: tuple[str, ...]
     max_streams: int
     listen: Listen
@@ -83,6 +87,12 @@ def _tokens_file(text: str) -> tuple[Grant, ...]:
         return _grants(Path(text).read_text())
     except OSError as error:
         raise ValueError(error.strerror) from None
+
+
+def _audience(text: str) -> str:
+    if not re.fullmatch(r"[^\s,]{1,256}", text):
+        raise ValueError
+    return text
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -148,6 +158,10 @@ SETTINGS: Final = {
                 "Who may record what.", _grants, True),
         Setting("VECTR0_TOKENS_FILE", "", "a readable file with such entries",
                 "The same, from a file.", _tokens_file),
+        Setting("VECTR0_TRUST", "", TRUST_RULE,
+                "CI systems whose own identity may record, without a token.", parse_trust),
+        Setting("VECTR0_AUDIENCE", "", "this service's own address, such as https://hub.example",
+                "What the identities have to be made for; needed with VECTR0_TRUST.", _audience),
         Setting("VECTR0_ORIGINS", "*", "* or origins such as https://app.example, separated by commas",
                 "Which web pages may listen and read.", _origins),
         Setting("VECTR0_MAX_STREAMS", "from the descriptor limit", "an integer from 1 to 1000000",
@@ -184,21 +198,28 @@ def read(environ: Mapping[str, str], descriptor_limit: int) -> tuple[Settings, l
     redis_url = cast("str | None", values.get("VECTR0_REDIS_URL"))
     workers = cast("int", values.get("VECTR0_WORKERS", 1))
     grants = cast("tuple[Grant, ...]", (*_tuple(values, "VECTR0_TOKENS"), *_tuple(values, "VECTR0_TOKENS_FILE")))
+    trusted = cast("tuple[Publisher, ...]", _tuple(values, "VECTR0_TRUST"))
+    audience = cast("str", values.get("VECTR0_AUDIENCE", ""))
+    if environ.get("VECTR0_TRUST", "").strip() and not environ.get("VECTR0_AUDIENCE", "").strip():
+        errors.append("VECTR0_AUDIENCE is not set; with VECTR0_TRUST it must be this service's own address, "
+                      "or an identity that was made for somebody else would do here")  # fmt: skip
     if redis_url is None and workers > 1 and not environ.get("VECTR0_REDIS_URL", "").strip():
         errors.append(f"VECTR0_WORKERS is '{workers}'; it must be 1 without VECTR0_REDIS_URL: "
                       "the embedded Redis lives inside one process")  # fmt: skip
-    if redis_url is not None and not grants and not errors:
-        errors.append("VECTR0_TOKENS is not set; with VECTR0_REDIS_URL it (or VECTR0_TOKENS_FILE) must be, "
+    if redis_url is not None and not (grants or trusted) and not errors:
+        errors.append("VECTR0_TOKENS is not set; with VECTR0_REDIS_URL it, VECTR0_TOKENS_FILE or VECTR0_TRUST must be, "
                       "or nobody could record a deployment; `openssl rand -hex 24` makes a good one")  # fmt: skip
     if errors:
         raise InvalidSettingsError(errors)
-    printed_token = None if grants else secrets.token_urlsafe(18)
+    printed_token = None if grants or trusted else secrets.token_urlsafe(18)
     return (
         Settings(
             redis_url=redis_url,
             prefix=cast("str", values.get("VECTR0_PREFIX", "vectr0")),
             grants=grants if printed_token is None else (Grant.parse(printed_token),),
             printed_token=printed_token,
+            trusted=trusted,
+            audience=audience,
             origins=cast("tuple[str, ...]", values.get("VECTR0_ORIGINS", ("*",))),
             max_streams=cast("int", values.get("VECTR0_MAX_STREAMS", max(1, descriptor_limit - RESERVED_DESCRIPTORS))),
             listen=cast("Listen", values.get("VECTR0_LISTEN", Listen("127.0.0.1", 8000))),

@@ -29,6 +29,10 @@ MAX_NAMED: Final = 10_000
 Outcome = Literal["recorded", "repeated", "conflict"]
 
 
+class ReplayedError(Exception):
+    """The identity's token was used for this channel already."""
+
+
 class StoreUnavailableError(Exception):
     """Redis didn't answer, or not with what was asked of it; what was to be written may be written all the same."""
 
@@ -39,6 +43,14 @@ class Appended:
 
     outcome: Outcome
     deployment: Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What is good for one record of each channel: an identity's token, by an id, for so many seconds."""
+
+    id: str
+    lifetime: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,7 @@ class Store:
         self._subscription = connections.subscription
         self._deployments = f"{prefix}:deployments:"
         self._idempotency = f"{prefix}:idempotency:"
+        self._tickets = f"{prefix}:tickets:"
         self._channels = f"{prefix}:channels"
         self._named: set[ChannelName] = set()
         """Channels whose names this process has added; a round trip less for each deployment after the first."""
@@ -105,11 +118,13 @@ class Store:
         # The braces make the name the hash tag: all keys of a channel live in one slot of a cluster.
         return f"{self._deployments}{{{channel}}}"
 
-    async def append(self, submission: Submission, idempotency_key: str | None = None) -> Appended:
+    async def append(
+        self, submission: Submission, idempotency_key: str | None = None, ticket: Ticket | None = None
+    ) -> Appended:
         """Record a deployment, or find the one that it repeats.
 
         Safe to run twice: the script knows the request by its nonce. ``conflict`` means that the key was used for
-        another payload, whose record is given.
+        another payload, whose record is given. A ticket is good for one record of a channel; ReplayedError for more.
         """
         channel, nonce = submission.channel, secrets.token_hex(8)
         memory = f"{self._idempotency}{{{channel}}}:{idempotency_key or nonce}"
@@ -119,9 +134,14 @@ class Store:
             if channel not in self._named:
                 await self._remember_name(channel)
             # EVAL, not EVALSHA: a kilobyte a deployment buys freedom from SCRIPT FLUSH and failovers.
-            reply: Any = await self._redis.eval(
-                self._script, 2, self._key(channel), memory, submission.head, nonce, str(lifetime), str(KEPT)
-            )
+            keys = [self._key(channel), memory]
+            arguments: list[str | bytes] = [submission.head, nonce, str(lifetime), str(KEPT)]
+            if ticket is not None:
+                keys.append(f"{self._tickets}{{{channel}}}:{ticket.id}")
+                arguments.append(str(ticket.lifetime))
+            reply: Any = await self._redis.eval(self._script, len(keys), *keys, *arguments)
+            if reply[0] == b"replayed":
+                raise ReplayedError("this identity's token was used for this channel before; each is good for once")
             deployment = Deployment.from_json(reply[1])
             if deployment.previous is None:
                 # A `forget`, here or elsewhere, may have taken the name since it was remembered.

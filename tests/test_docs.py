@@ -78,8 +78,8 @@ def test_links(path):
 
 
 def test_help():
-    """`vectr0 --help` names every setting with what it means."""
-    result = CliRunner().invoke(main, ["--help"])
+    """`vectr0 serve --help` names every setting with what it means."""
+    result = CliRunner().invoke(main, ["serve", "--help"])
 
     assert result.exit_code == 0
     for name, setting in SETTINGS.items():

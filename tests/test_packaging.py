@@ -4,8 +4,9 @@ import ast
 import json
 import os
 import re
+import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,41 @@ def test_a_package_stays_at_its_station(package, modules):
     assert importers(package) == modules
 
 
+CLIENTS = ("record", "watch", "listing", "token")
+
+
+def below(modules: Iterable[str]) -> set[str]:
+    """The modules that these import, they themselves, and what those import in turn."""
+    found: set[str] = set()
+    left = set(modules)
+    while left:
+        module = left.pop()
+        found.add(module)
+        names = {dotted.split(".")[1] for dotted in imported(MODULES[module]) if dotted.startswith("service.")}
+        left |= names & set(MODULES) - found
+    return found
+
+
+def test_what_the_clients_need():
+    """The commands for CI and people import the packages that `pip install vectr0` brings, and no others."""
+    own = {re.split(r"[^A-Za-z0-9_-]", name)[0].replace("-", "_") for name in PYPROJECT["project"]["dependencies"]}
+    packages = {dotted.split(".")[0] for module in below(CLIENTS) for dotted in imported(MODULES[module])}
+
+    assert packages - sys.stdlib_module_names - {"service"} == own
+
+
+def test_what_the_server_needs():
+    """The server imports what the extra `server` brings, beside the packages of the clients."""
+    extra = PYPROJECT["project"]["optional-dependencies"]["server"]
+    packages = {dotted.split(".")[0] for module in below({"serve"}) for dotted in imported(MODULES[module])}
+    names = {"pyjwt": "jwt"}
+    brought = {re.split(r"[^A-Za-z0-9_-]", name)[0] for name in extra}
+    own = {re.split(r"[^A-Za-z0-9_-]", name)[0] for name in PYPROJECT["project"]["dependencies"]}
+    brought = {names.get(name, name).replace("-", "_") for name in brought | own}
+
+    assert packages - sys.stdlib_module_names - {"service"} - brought <= {"pydantic_core"}  # pydantic's other half
+
+
 def test_what_knows_no_http():
     """The record, the channel, the frame, and the way from Redis to the streams know nothing of Starlette."""
     knowing = importers("starlette")
@@ -72,7 +108,7 @@ def test_what_knows_no_http():
 
 
 def test_environment_variables_are_read_where_the_process_starts():
-    """No module looks into the environment but the command, and the metrics for prometheus_client's own variable."""
+    """No module looks into the environment but the command, and two for prometheus_client's own variable."""
     readers = {
         name
         for name, module in MODULES.items()
@@ -80,7 +116,7 @@ def test_environment_variables_are_read_where_the_process_starts():
         or {"os.environ", "os.getenv"} & set(imported(module))
     }
 
-    assert readers == {"__main__", "metrics"}
+    assert readers == {"__main__", "serve", "metrics"}
 
 
 def test_every_file_of_the_service_is_shipped():
@@ -113,7 +149,7 @@ def test_a_lock_file_has_pins_and_hashes_alone(name):
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
 def test_a_lock_file_has_every_dependency(name):
     """What pyproject.toml asks for is locked."""
-    asked = list(PYPROJECT["project"]["dependencies"])
+    asked = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["server"]
     if name == "requirements-dev.txt":
         asked += PYPROJECT["dependency-groups"]["dev"]
     names = {re.split(r"[^A-Za-z0-9_-]", requirement)[0].lower() for requirement in asked}

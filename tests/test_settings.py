@@ -1,3 +1,6 @@
+import json
+from typing import Any
+
 import pytest
 
 from service.settings import SETTINGS, InvalidSettingsError, Listen, read
@@ -120,3 +123,145 @@ def test_printed_address_can_be_opened(listen, url):
     settings, _ = read({"VECTR0_LISTEN": listen}, 1024)
 
     assert settings.listen.url == url
+
+
+WEB = {"github": "octo/web", "owner_id": 7, "channels": ["web/*"]}
+OTHER = {"claims": {"sub": "job"}, "issuer": "https://ci.example", "channels": ["web/*"]}
+
+
+def trusting(*entries: object, **environ: str) -> dict[str, str]:
+    return {"VECTR0_TRUST": json.dumps(entries), "VECTR0_AUDIENCE": "https://hub.example", **environ}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        WEB,
+        {**WEB, "github": 42, "workflow": "deploy.yml", "environment": "production", "branch": "main"},
+        {
+            **WEB,
+            "workflow": "octo/shared/.github/workflows/deploy.yml@refs/tags/v*",
+            "tag": "v*",
+            "pull_requests": True,
+        },
+        {**WEB, "github": "octo/*", "issuer": "https://ci.example/_services/token"},
+        {"gitlab": "octo/tools/web", "merge_requests": True, "channels": ["web/pr-*", "admin/production"]},
+        {"gitlab": 42, "environment": "production", "tag": "v*", "channels": ["*/*"]},
+        OTHER,
+        {**OTHER, "issuer": "http://127.0.0.1:8001"},
+        {**OTHER, "issuer": "http://localhost:8001/realm"},
+        {**OTHER, "issuer": "http://[::1]:8001"},
+    ],
+)
+def test_trust(entry):
+    """Publishers alone are enough: no token is demanded on a real Redis, and none is made on the embedded one."""
+    for environ in ({}, {"VECTR0_REDIS_URL": "redis://redis"}):
+        settings, warnings = read(trusting(entry, **environ), 1024)
+
+        assert len(settings.trusted) == 1
+        assert settings.audience == "https://hub.example"
+        assert settings.grants == ()
+        assert settings.printed_token is None
+        assert warnings == []
+
+
+def without(entry: dict[str, Any], field: str) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != field}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([WEB, {**WEB, "branches": "main"}], "entry 2: branches: Extra inputs are not permitted"),
+        ([{**WEB, "gitlab": 42}], "entry 1: gitlab: Extra inputs are not permitted"),
+        ([{**WEB, "merge_requests": True}], "entry 1: merge_requests: Extra inputs are not permitted"),
+        ([without(WEB, "owner_id")], "entry 1: owner_id: Field required"),
+        ([{**WEB, "owner_id": "7"}], "entry 1: owner_id: Input should be a valid integer"),
+        ([{**WEB, "owner_id": True}], "entry 1: owner_id: Input should be a valid integer"),
+        ([{**WEB, "github": "web"}], "entry 1: github: must be its full name, such as octo/web, or its id"),
+        ([{**WEB, "github": "42"}], "entry 1: github: must be its full name"),
+        ([{**WEB, "github": "https://github.com/octo/web"}], "entry 1: github: must be its full name"),
+        ([{**WEB, "github": None}], "entry 1: github: must be its full name"),
+        ([{**WEB, "github": True}], "entry 1: github: must be its full name"),
+        ([{**WEB, "workflow": ".github/workflows/deploy.yml"}], "entry 1: workflow: must be a file's name, or owner"),
+        ([{**WEB, "workflow": "octo/shared/.github/workflows/deploy.yml"}], "entry 1: workflow: must be a file's"),
+        ([{**WEB, "workflow": "deploy.yml@main"}], "entry 1: workflow: must be a file's name"),
+        ([{**WEB, "workflow": ""}], "entry 1: workflow: "),
+        ([{**WEB, "environment": ""}], "entry 1: environment: String should have at least 1 character"),
+        ([{**WEB, "environment": ["production"]}], "entry 1: environment: Input should be a valid string"),
+        ([{**WEB, "branch": "main", "tag": "v*"}], "entry 1: branch and tag exclude each other"),
+        ([{**WEB, "pull_requests": "yes"}], "entry 1: pull_requests: Input should be a valid boolean"),
+        ([without(WEB, "channels")], "entry 1: channels: Field required"),
+        ([{**WEB, "channels": []}], "entry 1: channels: List should have at least 1 item"),
+        ([{**WEB, "channels": "web/*"}], "entry 1: channels: Input should be a valid list"),
+        ([{**WEB, "channels": ["web/*", "web"]}], "entry 1: channels: 1: must be app/environment, with * as a wild"),
+        ([{**WEB, "channels": ["web/a/b"]}], "entry 1: channels: 0: must be app/environment"),
+        ([{**WEB, "channels": ["web/pr?"]}], "entry 1: channels: 0: must be app/environment"),
+        ([{**WEB, "channels": ["web/x@y/z"]}], "entry 1: channels: 0: must be app/environment"),
+        ([{**WEB, "channels": [5]}], "entry 1: channels: 0: must be app/environment"),
+        ([WEB, WEB, without(OTHER, "issuer")], "entry 3: issuer: Field required"),
+        ([{**OTHER, "issuer": "http://ci.example"}], "entry 1: issuer: must be an https:// address"),
+        ([{**OTHER, "issuer": "http://localhost.ci.example"}], "entry 1: issuer: must be an https:// address"),
+        ([{**OTHER, "issuer": "http://127.0.0.1@ci.example"}], "entry 1: issuer: must be an https:// address"),
+        ([{**OTHER, "issuer": "ci.example"}], "entry 1: issuer: must be an https:// address"),
+        ([{**OTHER, "issuer": "https://"}], "entry 1: issuer: must be an https:// address"),
+        ([{**OTHER, "issuer": "https://ci.example?x"}], "entry 1: issuer: must be an https:// address"),
+        ([{**OTHER, "issuer": "https://user:secret@ci.example"}], "entry 1: issuer: must be an https:// address"),
+        ([{**OTHER, "issuer": "https://ci.example\n"}], "entry 1: issuer: must be an https:// address"),
+        ([{**OTHER, "issuer": "https://[::1"}], "entry 1: issuer: "),
+        ([{**OTHER, "issuer": 5}], "entry 1: issuer: must be an https:// address"),
+        ([{**WEB, "issuer": "http://ci.example"}], "entry 1: issuer: must be an https:// address"),
+        ([{**OTHER, "claims": {}}], "entry 1: claims: Dictionary should have at least 1 item"),
+        ([{**OTHER, "claims": {"sub": 5}}], "entry 1: claims: sub: Input should be a valid string"),
+        ([{**OTHER, "claims": {"sub": ""}}], "entry 1: claims: sub: String should have at least 1 character"),
+        ([WEB, {"channels": ["web/*"]}], "entry 2: has none of github, gitlab, claims"),
+        (["octo/web"], "entry 1: has none of github, gitlab, claims"),
+        ([], "no list with an entry"),
+    ],
+)
+def test_trust_names_entry_field_and_rule(entries, message):
+    """What is wrong with VECTR0_TRUST is said by entry and field, with the rule that it breaks."""
+    with pytest.raises(InvalidSettingsError) as caught:
+        read(trusting(*entries), 1024)
+
+    assert str(caught.value).startswith("VECTR0_TRUST is ")
+    assert f"({message}" in str(caught.value)
+    assert f"it must be {SETTINGS['VECTR0_TRUST'].rule}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("octo/web", "no JSON: "),
+        ('[{"github": "octo/web",}]', "no JSON: "),
+        ("{}", "no list with an entry"),
+        ('"octo/web"', "no list with an entry"),
+        ("null", "no list with an entry"),
+    ],
+)
+def test_trust_is_a_json_list(text, message):
+    """Anything else than a list with an entry is refused."""
+    with pytest.raises(InvalidSettingsError) as caught:
+        read({**trusting(WEB), "VECTR0_TRUST": text}, 1024)
+
+    assert f"({message}" in str(caught.value)
+
+
+@pytest.mark.parametrize("trust", [[WEB], [{}]])
+def test_trust_needs_an_audience(trust):
+    """Without VECTR0_AUDIENCE the service doesn't start, and this is said beside whatever else is wrong."""
+    with pytest.raises(InvalidSettingsError, match="VECTR0_AUDIENCE is not set; with VECTR0_TRUST it must be"):
+        read({**trusting(*trust), "VECTR0_AUDIENCE": " "}, 1024)
+
+
+def test_audience_is_one_address():
+    """A list of audiences is refused: it would be one that no identity has."""
+    with pytest.raises(InvalidSettingsError, match=r"VECTR0_AUDIENCE is 'https://a\.example,https://b\.example'"):
+        read({**trusting(WEB), "VECTR0_AUDIENCE": "https://a.example,https://b.example"}, 1024)
+
+
+def test_tokens_beside_trust():
+    """Both may be set; no token is made then either."""
+    settings, _ = read(trusting(WEB, VECTR0_TOKENS="s3cret@admin/*"), 1024)
+
+    assert (len(settings.trusted), len(settings.grants), settings.printed_token) == (1, 1, None)

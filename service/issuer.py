@@ -1,0 +1,131 @@
+"""An issuer of identities, and its keys: fetched beside everything else, and kept while it can't be reached."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+import jwt
+import orjson
+
+REFRESH: Final = 3600
+"""Seconds between two looks at the keys."""
+REST: Final = 30
+"""Seconds between two fetches, whatever key ids are asked for: a flood of made-up ones fetches no more."""
+COLD_REST: Final = 5
+"""The same while no key was ever had, and nobody can record."""
+DEADLINE: Final = 5
+MAX_SIZE: Final = 256 * 1024
+"""Bytes of a document."""
+ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""The asymmetric ones. An issuer's key is good for one of them, whatever a token says of itself."""
+
+logger = logging.getLogger("vectr0.publishers")
+
+
+class UnknownKeyError(Exception):
+    """The issuer has no such key."""
+
+
+class IssuerUnavailableError(Exception):
+    """The issuer's keys have never been had."""
+
+
+class Issuer:
+    """One issuer's published keys (OpenID Connect Discovery 1.0; RFC 7517)."""
+
+    def __init__(self, address: str, client: httpx.AsyncClient) -> None:
+        self._address = address
+        self._client = client
+        self._keys: Mapping[str | None, jwt.PyJWK] = {}
+        self._fetched = float("-inf")
+        self._fetching = asyncio.Lock()
+        self._is_reachable = True
+
+    async def run(self) -> None:
+        """Keep the keys fresh until cancelled."""
+        while True:
+            await self._fetch()
+            pause = REFRESH if self._is_reachable else self._rest
+            await asyncio.sleep(pause * random.uniform(1, 1.2))  # noqa: S311  # jitter
+
+    async def key(self, key_id: str | None) -> jwt.PyJWK:
+        """Give a key. Raises UnknownKeyError, or IssuerUnavailableError."""
+        if key_id not in self._keys:
+            await self._fetch()
+        if not self._keys:
+            raise IssuerUnavailableError(f"the keys of {self._address} can't be had")
+        if key_id not in self._keys:
+            raise UnknownKeyError(f"{self._address} has no key {key_id!r}"[:200])
+        return self._keys[key_id]
+
+    @property
+    def _rest(self) -> float:
+        return REST if self._keys else COLD_REST
+
+    async def _fetch(self) -> None:
+        now = asyncio.get_running_loop().time
+        async with self._fetching:
+            if now() - self._fetched < self._rest:
+                return
+            try:
+                self._keys = await self._read_keys()
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError) as error:
+                self._note(is_reachable=False, why=repr(error)[:300])  # httpx breaks lines
+            else:
+                self._note(is_reachable=True)
+            self._fetched = now()
+
+    def _note(self, *, is_reachable: bool, why: str = "") -> None:
+        if is_reachable != self._is_reachable:
+            self._is_reachable = is_reachable
+            if is_reachable:
+                logger.info("the keys of %s can be had again", self._address)
+            else:
+                kept = "the keys that are known stay good" if self._keys else "nobody of it can record"
+                logger.warning("the keys of %s can't be had (%s); %s", self._address, why, kept)
+
+    async def _read_keys(self) -> Mapping[str | None, jwt.PyJWK]:
+        async with asyncio.timeout(DEADLINE):
+            discovery = await self._get(f"{self._address.rstrip('/')}/.well-known/openid-configuration")
+            if discovery.get("issuer") != self._address:
+                raise ValueError(f"its discovery document is that of {discovery.get('issuer')!r}")
+            address = httpx.URL(str(discovery.get("jwks_uri")))
+            if address.scheme != "https" and address.scheme != httpx.URL(self._address).scheme:
+                raise ValueError(f"its jwks_uri is {str(address)!r}")
+            documents = (await self._get(str(address))).get("keys")
+        found = documents if isinstance(documents, list) else []
+        usable = [_usable(document) for document in found if isinstance(document, dict)]
+        keys = {key.key_id: key for key in usable if key is not None}
+        if not keys:
+            raise ValueError("it has no key that can be used")
+        return keys
+
+    async def _get(self, url: str) -> dict[str, Any]:
+        async with self._client.stream("GET", url) as response:
+            if response.status_code != httpx.codes.OK:  # a redirection, too: its target is not whom we trust
+                raise ValueError(f"{url} answers {response.status_code}")
+            body = b""
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_SIZE:
+                    raise ValueError(f"{url} gives over {MAX_SIZE} bytes")
+        document = orjson.loads(body)
+        if not isinstance(document, dict):
+            raise ValueError(f"{url} gives no JSON object")
+        return document
+
+
+def _usable(document: dict[str, Any]) -> jwt.PyJWK | None:
+    """Read a key (RFC 7517, section 4); None for what isn't a public one for signatures, or newer than this."""
+    is_public = document.get("kty") in ("RSA", "EC", "OKP") and "d" not in document
+    is_for_signatures = document.get("use", "sig") == "sig" and document.get("alg", ALGORITHMS[0]) in ALGORITHMS
+    if not (is_public and is_for_signatures and isinstance(document.get("kid"), str | None)):
+        return None
+    try:
+        key = jwt.PyJWK(document)
+    except jwt.PyJWTError:
+        return None
+    return key if key.algorithm_name in ALGORITHMS else None
