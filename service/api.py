@@ -21,7 +21,7 @@ from service.openapi import document
 from service.problem import Problem
 from service.publishers import Identity, Publishers, looks_like_an_identity
 from service.relay import Relay
-from service.store import DEADLINE, ReplayedError, Store, StoreUnavailableError, Ticket
+from service.store import DEADLINE, Store, StoreUnavailableError, Ticket
 from service.stream import Streams
 
 DEFAULT_LIMIT: Final = 100
@@ -63,15 +63,14 @@ async def record(request: Request) -> Response:
     submission = Submission.from_json(await _body(request))
     ticket = _authorize(publisher, submission.channel)
     with hub.metrics.append_latency.time(), hub.metrics.deployments_failing():
-        try:
-            appended = await hub.store.append(submission, key, ticket)
-        except ReplayedError:
-            deployment_logger.warning("an identity was refused for %s: its jti was used there", submission.channel)
-            raise
+        appended = await hub.store.append(submission, key, ticket)
     hub.metrics.deployments.labels(appended.outcome).inc()
     if appended.outcome == "conflict":
         message = "was used for another payload; a new deployment needs a new key"
         raise Problem(422, f"Idempotency-Key: {message}", errors=[FieldError("Idempotency-Key", message)])
+    if appended.outcome == "replayed":
+        deployment_logger.warning("an identity was refused for %s: its jti was used there", submission.channel)
+        raise Problem(403, f"this identity's token was used for {submission.channel} before; each is good for once")
     if appended.outcome == "recorded":
         _log(submission, appended.deployment)
     return _json(

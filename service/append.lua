@@ -8,7 +8,7 @@
 --       3 how long the key is remembered, in seconds
 --       4 how many deployments are kept
 --       5 where there is an identity: for how long its token is good, in seconds
--- gives {"recorded" | "repeated" | "conflict", the record}, or {"replayed"}: the token was used for this channel
+-- gives {"recorded" | "repeated" | "conflict" | "replayed", the record}; the last two with that of the first use
 
 local channel, memory, used = KEYS[1], KEYS[2], KEYS[3]
 local head, nonce, lifetime, kept, validity = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -37,7 +37,8 @@ if newest and has_head(newest) then
   return {'repeated', newest}
 end
 
-if used and redis.call('EXISTS', used) == 1 then return {'replayed'} end
+local spent = used and redis.call('GET', used)
+if spent then return {'replayed', spent} end
 
 local function decoded(record)
   local ok, fields = pcall(cjson.decode, record)
@@ -75,6 +76,6 @@ redis.call('ZADD', channel, integer(deployed_at), record)
 redis.call('ZREMRANGEBYRANK', channel, 0, -kept - 1)
 -- A hint that can't be given (an ACL without the channel) must not undo the record: readers reconcile.
 redis.pcall('PUBLISH', channel, record)
-if used then redis.call('SET', used, '', 'EX', validity) end
+if used then redis.call('SET', used, record, 'EX', validity) end
 remember(record)
 return {'recorded', record}

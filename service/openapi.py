@@ -73,7 +73,10 @@ def document(root_path: str) -> dict[str, Any]:
             "/demo": {"get": _get_file("demo", "A page to try it", "text/html")},
         },
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"token": {
+                "type": "http", "scheme": "bearer",
+                "description": "A token; for recording also the identity (a JSON Web Token) of a trusted publisher.",
+            }},
             "schemas": {
                 "Submission": _submission(),
                 "Deployment": _deployment(),

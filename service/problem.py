@@ -15,7 +15,7 @@ from service.auth import InvalidTokenError, MissingTokenError, OutOfScopeError
 from service.deployment import FieldError, InvalidFieldsError, NotJSONError
 from service.issuer import COLD_REST, IssuerUnavailableError
 from service.publishers import UntrustedError
-from service.store import ReplayedError, StoreUnavailableError
+from service.store import StoreUnavailableError
 
 RETRY_AFTER: Final = "2"
 """Seconds after which a POST may be tried again: a Redis that restarts is back by then."""
@@ -65,7 +65,6 @@ _MEANINGS: Final[Mapping[type[Exception], tuple[int, str, Mapping[str, str]]]] =
     InvalidTokenError: (401, "", {"WWW-Authenticate": 'Bearer realm="vectr0", error="invalid_token"'}),
     OutOfScopeError: (403, "", {}),
     UntrustedError: (403, "", {}),
-    ReplayedError: (403, "", {}),
     IssuerUnavailableError: (503, "", {"Retry-After": RETRY_AFTER_ISSUER}),
     StoreUnavailableError: (503, "Redis can't be had: ", {"Retry-After": RETRY_AFTER}),
 }

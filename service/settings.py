@@ -10,7 +10,7 @@ from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
 from service.auth import ENTRY_RULE, Grant
-from service.publishers import TRUST_RULE, Publisher, parse_trust
+from service.trust import TRUST_RULE, Publisher, parse_trust
 
 LogFormat = Literal["text", "json"]
 

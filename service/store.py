@@ -26,11 +26,7 @@ NONCE_LIFETIME: Final = 60
 MAX_NAMED: Final = 10_000
 """Names that a process remembers to have added."""
 
-Outcome = Literal["recorded", "repeated", "conflict"]
-
-
-class ReplayedError(Exception):
-    """The identity's token was used for this channel already."""
+Outcome = Literal["recorded", "repeated", "conflict", "replayed"]
 
 
 class StoreUnavailableError(Exception):
@@ -124,7 +120,7 @@ class Store:
         """Record a deployment, or find the one that it repeats.
 
         Safe to run twice: the script knows the request by its nonce. ``conflict`` means that the key was used for
-        another payload, whose record is given. A ticket is good for one record of a channel; ReplayedError for more.
+        another payload, and ``replayed`` that the ticket was; nothing is recorded then, and that record is given.
         """
         channel, nonce = submission.channel, secrets.token_hex(8)
         memory = f"{self._idempotency}{{{channel}}}:{idempotency_key or nonce}"
@@ -140,8 +136,6 @@ class Store:
                 keys.append(f"{self._tickets}{{{channel}}}:{ticket.id}")
                 arguments.append(str(ticket.lifetime))
             reply: Any = await self._redis.eval(self._script, len(keys), *keys, *arguments)
-            if reply[0] == b"replayed":
-                raise ReplayedError("this identity's token was used for this channel before; each is good for once")
             deployment = Deployment.from_json(reply[1])
             if deployment.previous is None:
                 # A `forget`, here or elsewhere, may have taken the name since it was remembered.

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from service.deployment import KEPT, ChannelName, Submission
-from service.store import Connections, Store, StoreUnavailableError, connect
+from service.store import Connections, Store, StoreUnavailableError, Ticket, connect
 from tests.parts import deployment
 
 pytestmark = pytest.mark.anyio
@@ -146,6 +146,32 @@ async def test_key_is_of_its_channel(store):
     other = await store.append(submission(environment="staging"), "key")
 
     assert other.outcome == "recorded"
+
+
+async def test_ticket_is_good_for_one_record_of_a_channel(store, redis):
+    """Another payload with it is a replay, which records nothing; on another channel it is as good as new."""
+    ticket = Ticket("one", 600)
+    first = await store.append(submission(version="1"), None, ticket)
+    await store.append(submission(version="2"))
+    replayed = await store.append(submission(version="3"), None, ticket)
+    elsewhere = await store.append(submission(version="3", environment="staging"), None, ticket)
+
+    assert (first.outcome, replayed.outcome, elsewhere.outcome) == ("recorded", "replayed", "recorded")
+    assert replayed.deployment == first.deployment
+    assert await redis.zcard("vectr0:deployments:{web/production}") == 2
+    assert 590 < await redis.ttl("vectr0:tickets:{web/production}:one") <= 600
+
+
+async def test_ticket_is_not_used_up_by_a_repeat(store):
+    """What records nothing leaves it as it was; and what it recorded is repeated by its key, as ever."""
+    ticket = Ticket("one", 600)
+    await store.append(submission(version="1"))
+    repeated = await store.append(submission(version="1"), None, ticket)
+    recorded = await store.append(submission(version="2"), "key", ticket)
+    again = await store.append(submission(version="2"), "key", ticket)
+
+    assert (repeated.outcome, recorded.outcome, again.outcome) == ("repeated", "recorded", "repeated")
+    assert again.deployment == recorded.deployment
 
 
 @pytest.mark.parametrize("key", [None, "key"])
