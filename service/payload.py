@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from service.ci import Environ
 from service.failures import WrongUseError
+from service.rules import RULES
 from service.stamp import Surroundings, stamp
 
 STAMP: Final = Path("dist/version.json")
@@ -74,9 +75,13 @@ def _from_options(environ: Environ, options: Mapping[str, Any]) -> Payload:
 
 
 def _from_file(path: Path, options: Mapping[str, Any]) -> Payload:
-    for name in options.keys() - set(PROMOTED):
+    for name, value in options.items():
         option = name.rstrip("_").replace("_", "-")
-        raise WrongUseError(f"--{option} can't be given with {path}, which says what the build is")
+        if name not in PROMOTED:
+            raise WrongUseError(f"--{option} can't be given with {path}, which says what the build is")
+        holds, rule = RULES[FIELDS[name]]
+        if not holds(value):  # the hub would refuse it, too, but the file would be rewritten by then
+            raise WrongUseError(f"--{option} must be {rule}, not {json.dumps(value)}")
     try:
         stamped: object = json.loads(path.read_text("utf-8"))
     except OSError as error:

@@ -13,6 +13,7 @@ from threading import Timer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import jwt
 import pytest
 import yaml
@@ -45,11 +46,9 @@ STEP: dict[str, Any] = ACTION["runs"]["steps"][0]
 NEEDED = ("bash", "curl", "date", "mktemp", "rm")
 """All programs that the action may run."""
 
-ONE_LINE = (
-    "curl --fail-with-body --retry 5 --retry-all-errors --json @dist/version.json "
-    '-H "Authorization: Bearer $VECTR0_TOKEN" -H "Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)" '
-    "$VECTR0_URL/deployments"
-)
+README = (TOP / "README.md").read_text()
+ONE_LINE = re.findall(r"^curl --fail-with-body .*$", README, re.MULTILINE)[0]
+"""As the README has it."""
 
 pytestmark = pytest.mark.usefixtures("curl")
 
@@ -709,6 +708,36 @@ def test_one_line_of_curl(service, tmp_path):
     assert first.stdout == second.stdout
     assert json.loads(first.stdout) == latest(service)
     assert len(history(service)) == 1
+
+
+def test_one_line_of_curl_with_an_identity(issuer, trusting, tmp_path):
+    """The README's job of GitLab runs the same line; its token is the identity that the job names so."""
+    [block] = [text for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "id_tokens" in text]
+    [job] = yaml.safe_load(block).values()
+    asked = httpx.get(
+        f"{issuer.url}/token", params={"api-version": "2.0", "audience": trusting.url},
+        headers={"Authorization": "Bearer request-s3cret"},
+    )  # fmt: skip
+    stamped(tmp_path)
+
+    done = one_line(trusting.url, tmp_path, asked.json()["value"])
+
+    assert job["script"] == [ONE_LINE]
+    assert list(job["id_tokens"]) == ["VECTR0_TOKEN"]
+    assert job["id_tokens"]["VECTR0_TOKEN"]["aud"] == job["variables"]["VECTR0_URL"]
+    assert done.returncode == 0, done.stdout
+    assert len(history(trusting)) == 1
+
+
+def test_the_step_of_the_readme():
+    """The README uses the action with inputs that it has, and lets the job prove its identity."""
+    [block] = [text for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "uses:" in text]
+    workflow = yaml.safe_load(block)
+    [step] = workflow["steps"]
+
+    assert step["uses"] == "OWNER/REPO/.github/actions/record-deployment@v1"
+    assert set(step["with"]) <= set(ACTION["inputs"])
+    assert workflow["permissions"] == {"id-token": "write"}
 
 
 def test_one_line_of_curl_is_safe_to_retry(service, tmp_path):

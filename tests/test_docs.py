@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from service.__main__ import main
+from service.__main__ import COMMANDS, main
 from service.deployment import Submission
+from service.failures import HubUnavailableError, NotServedError, RefusedError, WrongUseError
 from service.metrics import Metrics
 from service.openapi import document
-from service.settings import SETTINGS
+from service.settings import SETTINGS, read
+from service.trust import GitHub, GitLab, OtherIssuer
 
 TOP = Path(__file__).parents[1]
 README = (TOP / "README.md").read_text()
@@ -75,6 +77,48 @@ def test_make_targets(target):
 def test_links(path):
     """Each file that the README links to exists."""
     assert (TOP / path).exists()
+
+
+def test_commands():
+    """Every command has a row, and `vectr0 record` a section of its own."""
+    rows = first_column(section("From CI").split("### The other commands")[1])
+    named = [row.split()[1] if " " in row else "serve" for row in rows]
+
+    assert named == [name for name in COMMANDS if name != "record"]
+    assert "### `vectr0 record`" in section("From CI")
+
+
+@pytest.mark.parametrize(
+    "line", sorted(set(re.findall(r"^.*\bvectr0 (?:record|watch|list|token) [^#|]*", README, re.MULTILINE)))
+)
+def test_options_of_commands(line):
+    """Each option with which the README names a command is one that it has."""
+    command, words = re.findall(r"\bvectr0 (record|watch|list|token)\b([^#|`]*)", line)[-1]
+    known = CliRunner().invoke(main, [command, "--help"]).output
+
+    for option in re.findall(r"(?<!\w)--[a-z-]+", words):
+        assert f"{option} " in known
+
+
+def test_exit_codes():
+    """The table has every exit code, and no other."""
+    table = section("From CI").split("| exit code |")[1].split("\n\n")[0]
+    failures = (WrongUseError, RefusedError, NotServedError, HubUnavailableError)
+
+    assert re.findall(r"^\| (\d) \|", table, re.MULTILINE) == ["0", *(str(one.exit_code) for one in failures)]
+
+
+def test_trusted_publishers():
+    """The settings that the README shows are good ones, and each field of an entry is explained."""
+    text = section("From CI").split("### Trusted publishers")[1].split("###")[0]
+    exported = re.findall(r"^export (\w+)=(?:'([^']*)'|(\S+))$", text, re.MULTILINE)
+    environ = {name: quoted or plain for name, quoted, plain in exported}
+    settings, warnings = read(environ, 1024)
+    explained = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", text, re.MULTILINE))))
+
+    assert [type(one) for one in settings.trusted] == [GitHub, GitHub, GitLab, OtherIssuer]
+    assert warnings == []
+    assert explained == {name for kind in (GitHub, GitLab, OtherIssuer) for name in kind.model_fields} - {"channels"}
 
 
 def test_help():

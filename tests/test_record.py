@@ -241,6 +241,20 @@ def test_promotion(service, tmp_path):
     assert file.read_text() == json.dumps(promoted, indent=2) + "\n"
 
 
+@pytest.mark.parametrize("option", ["--app", "--environment"])
+def test_promotion_to_what_cannot_be(option, tmp_path):
+    """A name that the hub would refuse is wrong use, and leaves the file as it is."""
+    file = stamped(tmp_path)
+    before = file.read_bytes()
+
+    done = in_process("record", option, "a b", env=hub("http://127.0.0.1:9"), cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: {option} must be 1 to 64 of A-Z a-z 0-9 . _ -, starting with ")
+    assert done.stderr.endswith('not "a b"\n')
+    assert file.read_bytes() == before
+
+
 def test_an_empty_option_says_nothing(service, tmp_path):
     """An option from a variable that isn't set leaves the file as it is."""
     stamped(tmp_path)
