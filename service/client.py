@@ -99,7 +99,7 @@ def send(request: Callable[[], httpx.Response], name: str, *, retries: int, note
         pause = backoff(attempt)
         try:
             response = request()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             trouble = f"{name} can't be reached ({error or type(error).__name__})"
         else:
             if response.status_code not in MAY_PASS and not response.is_server_error:

@@ -58,5 +58,5 @@ def _events(client: httpx.Client, url: str, name: str, last: int | None) -> Iter
                 trouble = f"{name} answers {reason(stream)}"
                 raise (_CutError if stream.is_server_error or stream.status_code in MAY_PASS else RefusedError)(trouble)
             yield from EventSource(stream).iter_sse()
-    except (httpx.TransportError, SSEError) as error:
+    except (httpx.RequestError, SSEError) as error:
         raise _CutError(f"{name}: {error or type(error).__name__}") from None

@@ -42,7 +42,7 @@ def _look(client: httpx.Client, url: str, build: Mapping[str, Any]) -> tuple[str
     try:
         # The query is for the caches between.
         response = client.get(httpx.URL(url).copy_merge_params({"vectr0": uuid.uuid4().hex}))
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         return f"nothing ({error or type(error).__name__})", False
     if not response.is_success:
         return f"{response.status_code} {response.reason_phrase}", False

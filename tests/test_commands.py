@@ -309,6 +309,24 @@ def test_watch_through_everything_else(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (Answer(302, headers={"Location": "/"}), "Exceeded maximum allowed redirects."),
+        (Answer(200, b"no gzip", STREAM | {"Content-Encoding": "gzip"}), "Error -3 while decompressing data"),
+    ],
+    ids=["a loop of redirections", "no gzip"],
+)
+def test_watch_what_cannot_be_read(answer, told, tmp_path):
+    """An answer that nobody could read is waited out like any other."""
+    with WebServer(in_turn(answer)) as server, running(
+        "watch", "web/staging", env=hub(server.url), cwd=tmp_path
+    ) as process:  # fmt: skip
+        assert process.stderr
+        assert process.stderr.readline().startswith(f"{server.url}: {told}")
+        assert interrupted(process) == 130
+
+
 def test_watch_exec(service, tmp_path):
     """--exec runs a shell command for each deployment, with the record on its standard input; a failing one is told."""
     records = [recorded(service, version=version) for version in ("1", "2 \N{ROCKET}")]
@@ -443,13 +461,16 @@ def test_list_of_an_empty_hub(service, tmp_path):
     assert done.stderr == f"Nothing is deployed yet at {service.url}; `vectr0 record` records the first.\n"
 
 
+LOOP = Answer(302, headers={"Location": "/deployments"})
+
+
 def test_list_of_no_hub(tmp_path):
     """A hub that isn't there ends with 5, and so does one that can't answer, or is none."""
     away = in_process("list", "--url", "http://u:s3cret@127.0.0.1:9", env=environ(), cwd=tmp_path)
-    with WebServer(in_turn(Answer(503), Answer(200, b"<html>"), Answer.json({}), Answer(400))) as server:
-        others = [in_process("list", "--url", server.url, env=environ(), cwd=tmp_path) for _ in range(4)]
+    with WebServer(in_turn(Answer(503), Answer(200, b"<html>"), Answer.json({}), Answer(400), LOOP)) as server:
+        others = [in_process("list", "--url", server.url, env=environ(), cwd=tmp_path) for _ in range(5)]
 
-    assert [done.returncode for done in (away, *others)] == [5, 5, 5, 5, 3]
+    assert [done.returncode for done in (away, *others)] == [5, 5, 5, 5, 3, 5]
     assert away.stderr == "Error: http://127.0.0.1:9 can't be reached ([Errno 111] Connection refused)\n"
     assert others[0].stderr == f"Error: {server.url} answers 503: Service Unavailable\n"
 

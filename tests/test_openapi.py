@@ -1,5 +1,6 @@
 """The OpenAPI document is true: schemathesis finds nothing that the running service does otherwise."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 import httpx
@@ -46,6 +47,8 @@ schema = schemathesis.openapi.from_dict(document("")).exclude(path_regex="^/even
 )
 def test_the_service_is_as_described(redis, service, case):
     """Whatever is sent, the answer's status, headers and body are among those that the document gives for it."""
+    # The schema's \p{L} is of the newest Unicode; what that has assigned since this Python's own isn't printable here.
+    hypothesis.assume(all(unicodedata.category(character) != "Cn" for character in str(case.body)))
     if case.operation.label == "POST /deployments":
         # A key that an earlier case used for another payload is 422, which no schema can tell beforehand.
         redis.cli("EVAL", FORGET_KEYS, "0")

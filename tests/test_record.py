@@ -434,6 +434,17 @@ def test_a_hub_that_has_moved(tmp_path):
     assert done.stderr == f"Error: {server.url} answers 301: it has moved to https://new.example/deployments\n"
 
 
+def test_an_answer_that_cannot_be_read(tmp_path):
+    """An answer that isn't in the encoding that it names ends with 5, after its retries."""
+    stamped(tmp_path)
+    with WebServer(in_turn(Answer(200, b"no gzip", {"Content-Encoding": "gzip"}))) as server:
+        done = in_process("record", "--retries", "1", env=hub(server.url), cwd=tmp_path)
+
+    assert done.returncode == 5
+    assert len(server.requests) == 2
+    assert f"Error: {server.url} can't be reached (Error -3 while decompressing data" in done.stderr
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"deployedAt":"now"}'])
 def test_no_hub(body, tmp_path):
     """An answer that no hub gives ends with 5."""
@@ -633,8 +644,13 @@ def test_verify(service, tmp_path):
         (Answer.json([]), "no version.json, but application/json"),
         (Answer(404), "404 Not Found"),
         (Answer(0), "nothing (Server disconnected without sending a response.)"),
+        (Answer(302, headers={"Location": "/version.json"}), "nothing (Exceeded maximum allowed redirects.)"),
+        (
+            Answer(200, b"no gzip", {"Content-Encoding": "gzip"}),
+            "nothing (Error -3 while decompressing data: incorrect header check)",
+        ),
     ],
-    ids=["the old version", "another build of it", "HTML", "a list", "nothing there", "no answer"],
+    ids=["the old version", "another build of it", "HTML", "a list", "nothing there", "no answer", "a loop", "no gzip"],
 )
 def test_never_served(answer, told, service, tmp_path):
     """What isn't served within the time isn't recorded, with 4, which says what is served."""
