@@ -35,7 +35,7 @@ bench: $(VENV)/.dev ## Measure deliveries, memory and connects
 	$(VENV)/bin/python -m benchmarks
 
 clean: ## Remove all that these targets make
-	rm -rf $(VENV) build dist *.egg-info tests/npm/node_modules tests/app/node_modules .*_cache .hypothesis .schemathesis
+	rm -rf $(VENV) build dist *.egg-info tests/bin tests/npm/node_modules tests/app/node_modules .*_cache .hypothesis .schemathesis
 	find service tests -name __pycache__ -prune -exec rm -rf {} +
 
 # --clear, because a run that was broken off leaves half of an environment.

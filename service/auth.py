@@ -9,9 +9,10 @@ from typing import Final, Self
 
 from service.deployment import ChannelName
 
+SCOPE: Final = r"[A-Za-z0-9._*-]+/[A-Za-z0-9._*-]+"
+"""Some channels, as a pattern: ``app/environment`` with ``*`` for any run of a name's characters."""
 _ENTRY: Final = re.compile(
-    r"(?:sha256:(?P<digest>[0-9a-fA-F]{64})|(?P<secret>[A-Za-z0-9_.~+/=-]+))"
-    r"(?:@(?P<scope>[A-Za-z0-9._*-]+/[A-Za-z0-9._*-]+))?"
+    rf"(?:sha256:(?P<digest>[0-9a-fA-F]{{64}})|(?P<secret>[A-Za-z0-9_.~+/=-]+))(?:@(?P<scope>{SCOPE}))?"
 )
 ENTRY_RULE: Final = (
     "entries separated by commas or lines, each SECRET or SECRET@app/environment with * as a wildcard, "
@@ -50,9 +51,8 @@ class Grant:
         )
 
     def covers(self, channel: ChannelName) -> bool:
-        """Tell whether a channel is in scope; ``*`` stands for any run of a name's characters."""
-        pattern = re.escape(self.scope).replace(r"\*", "[^/]*")
-        return re.fullmatch(pattern, channel) is not None
+        """Tell whether a channel is in scope."""
+        return is_in_scope(channel, self.scope)
 
 
 class Tokens:
@@ -71,6 +71,11 @@ class Tokens:
         if not grants:
             raise InvalidTokenError("the bearer token is not one that this service knows")
         return grants
+
+
+def is_in_scope(channel: ChannelName, scope: str) -> bool:
+    """Tell whether a channel is one of those that a SCOPE means."""
+    return re.fullmatch(re.escape(scope).replace(r"\*", "[^/]*"), channel) is not None
 
 
 def bearer_token(authorization: str | None) -> str:

@@ -40,7 +40,7 @@ class Identity:
 
     def authorize(self, channel: ChannelName) -> None:
         """Let it pass where it is trusted for this channel. Raises UntrustedError where not."""
-        failed = [claim for publisher, claim in self.judged if any(one.covers(channel) for one in publisher.grants)]
+        failed = [claim for publisher, claim in self.judged if publisher.covers(channel)]
         if None not in failed:
             raise _refused(self.claims, failed, f"for {channel}")
 

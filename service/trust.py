@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from service.auth import Grant
+from service.auth import SCOPE, is_in_scope
+from service.deployment import ChannelName
 
 GITHUB: Final = "https://token.actions.githubusercontent.com"
 GITLAB: Final = "https://gitlab.com"
@@ -26,10 +27,8 @@ def _issuer(value: object) -> object:
 
 
 def _scope(value: object) -> object:
-    try:
-        Grant.parse(f"x@{value}")
-    except ValueError:
-        raise ValueError("must be app/environment, with * as a wildcard") from None
+    if not (isinstance(value, str) and re.fullmatch(SCOPE, value)):
+        raise ValueError("must be app/environment, with * as a wildcard")
     return value
 
 
@@ -76,10 +75,9 @@ class Publisher(BaseModel):
         """Give the claims that make it this publisher, as patterns; `claims` are verified ones."""
         raise NotImplementedError
 
-    @property
-    def grants(self) -> list[Grant]:
-        """What it may record."""
-        return [Grant(b"", scope) for scope in self.channels]
+    def covers(self, channel: ChannelName) -> bool:
+        """Tell whether a channel is one of those that it may record to."""
+        return any(is_in_scope(channel, scope) for scope in self.channels)
 
 
 class Project(Publisher):
