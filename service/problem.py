@@ -51,7 +51,7 @@ class Problem(Exception):  # noqa: N818  # the RFC's word
         if self.errors:
             document["errors"] = [{"field": error.field, "message": error.message} for error in self.errors]
         return Response(
-            orjson.dumps(document),
+            orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE),  # for the log of a curl that tries again
             self.status,
             {"Cache-Control": "no-store", **self.headers, **(headers or {})},
             "application/problem+json",
