@@ -77,7 +77,9 @@ Exit codes: 0 recorded (or there was nothing new), 2 wrong use, 3 refused by the
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the record alone, as JSON.")
 @click.option(
-    "--no-fail", is_flag=True, help="Exit with 0 whatever happens: never break a deployment over a notification."
+    "--no-fail",
+    is_flag=True,
+    help="Exit with 0 also where it can't be recorded: never break a deployment over a notification.",
 )
 @click.pass_obj
 def command(environ: Environ, /, *, no_fail: bool, **options: Any) -> None:
