@@ -104,7 +104,10 @@ def _number(value: object) -> object:
 
 def _git(*parameters: str) -> str | None:
     try:
-        ended = subprocess.run(["git", *parameters], capture_output=True, text=True, check=True, timeout=10)  # noqa: S603, S607  # git by its name, with our words
+        ended = subprocess.run(  # noqa: S603  # our own words
+            ["git", *parameters],  # noqa: S607  # by its name, wherever it is
+            capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
     return ended.stdout.strip()

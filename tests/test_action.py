@@ -1,4 +1,4 @@
-"""The GitHub action and the example workflow, run in a shell as GitHub does, and the README's `curl`, against the service."""
+"""The GitHub action and the example workflow, run in a shell as GitHub does, and the README's `curl`."""
 
 import json
 import os
@@ -428,7 +428,7 @@ def test_a_hub_that_is_down_for_a_few_seconds(redis, tmp_path):
 
 
 def test_the_same_key_for_each_try(service, tmp_path):
-    """A try whose answer was lost is repeated with the same key, which no other run has; no secret is shown meanwhile."""
+    """A try whose answer was lost is repeated with the same key, which no other run has; no secret is shown."""
     stamped(tmp_path)
     to_hub = passing(service.url)
     seen: list[list[str]] = []
@@ -757,7 +757,7 @@ def test_one_line_of_curl_is_safe_to_retry(service, tmp_path):
 
 
 def test_one_line_of_curl_shows_what_is_wrong(service, tmp_path):
-    """What is refused ends with a status that isn't 0; the problem is in the log, in a line for each of curl's tries."""
+    """What is refused ends with a status that isn't 0; each of curl's tries has a line in the log."""
     stamped(tmp_path, version="")
     done = subprocess.run(
         ["bash", "-c", ONE_LINE.replace("--retry 5", "--retry 1")],

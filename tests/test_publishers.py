@@ -162,7 +162,7 @@ def test_audience_may_be_a_list(replica, github, audience):
 
 
 def test_tokens_beside(replica, github):
-    """A token that is set records beside the identities, also where these may not; one that isn't is refused as ever."""
+    """A token that is set records beside the identities, also where these may not; an unknown one is refused."""
     assert post(replica.url, deployment(version=next(_versions))).status_code == 201
     assert post(replica.url, deployment("shop", "staging"), token=TOKEN).status_code == 201
     assert post(replica.url, token="unknown").status_code == 401
