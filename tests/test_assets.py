@@ -269,6 +269,7 @@ def test_files_work_as_served(assets, tmp_path):
     """Each file is a module to Node.js (so no two names clash in it), and exports what its entry passes on."""
     for name, asset in assets.files.items():
         (tmp_path / name).write_bytes(asset.bodies[None])
+    require_npm_package("react")
     react = tmp_path / "node_modules" / "react"
     shutil.copytree(NPM / "node_modules" / "react", react)
     (tmp_path / "package.json").write_text('{"type": "module"}')
