@@ -105,7 +105,7 @@ def _greeting(settings: Settings) -> str:
         "Watch:",
         f"  curl -N {url}/events/web/production",
         "Record a deployment:",
-        f"  curl {url}/deployments -H 'Authorization: Bearer {token}' \\\n    --json '{deployment}'",
+        f"  curl {url}/deployments -H \"Authorization: Bearer {token}\" \\\n    --json '{deployment}'",
         "",
     ]
     return "\n".join(lines)
