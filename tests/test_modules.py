@@ -112,3 +112,21 @@ def test_exports(write):
     )
 
     assert exports(top) == ["E", "a", "b", "c", "d"]
+
+
+def test_private_names_are_short(write):
+    """What is used most is shortest, in all classes the same; what only looks like a private name stays."""
+    [top] = write(
+        top="""class A {
+    #rare = "#rare is #fff and #often";
+    #often;
+    sum() { return this.#often + this.#often + this.#rare + `${this.#often} #${1}`; }
+}
+class B { static #often() {} }
+""",
+    )
+
+    assert join([top])["top.js"] == (
+        'class A{#b="#rare is #fff and #often";#a;sum(){return this.#a+this.#a+this.#b+`${this.#a} #${1}`;}}\n'
+        "class B{static#a(){}}\n"
+    )
