@@ -13,7 +13,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.adoption import MILESTONES, Adoption
 from service.auth import Grant, InvalidTokenError, Tokens, authorize, bearer_token
+from service.census import Census, document_of, kept
 from service.channel import Channel, Channels
 from service.deployment import NAME_RULE, ChannelName, Deployment, FieldError, Submission, channel_name
 from service.metrics import Metrics
@@ -41,6 +43,7 @@ class Hub:
     channels: Channels
     streams: Streams
     relay: Relay
+    census: Census
     tokens: Tokens
     publishers: Publishers | None
     metrics: Metrics
@@ -105,14 +108,33 @@ async def latest(request: Request) -> Response:
     """Give a channel's newest deployment, or 304 to one who has it."""
     _refuse_parameters(request)
     channel = await _loaded(request)
-    if not channel.frames:
-        raise Problem(404, f"{channel.name} has no deployment", headers={"Cache-Control": "no-cache"})
+    _require_deployment(channel)
     newest = channel.frames[-1].deployment
     etag = f'"{newest.id}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
     if has_etag(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     return _json(newest.json, 200, headers)
+
+
+async def adoption(request: Request) -> Response:
+    """Tell who runs what on a channel: how many streams each kept deployment has, and how they came to the newest."""
+    _refuse_parameters(request)
+    channel = await _loaded(request)
+    _require_deployment(channel)
+    answer, is_stale = await hub_of(request).census.ask(channel)
+    deployments = kept(channel)
+    found = document_of(
+        channel.name, Adoption.of(answer.counts, deployments), answer.as_of, is_stale=is_stale
+    )  # fmt: skip
+    for entry, deployment in zip(found["deployments"], deployments, strict=True):
+        fields, took = deployment.fields, answer.curve.reached.get(deployment.id, {})
+        entry |= {name: fields.get(name) for name in ("version", "gitTag", "gitCommit", "buildNumber", "rollback")}
+        entry["reached"] = {str(percent): took.get(percent) for percent in MILESTONES}
+    # Just after a deployment the curve is still its predecessor's.
+    samples = answer.curve.samples if deployments and answer.curve.newest == deployments[0].id else []
+    found["samples"] = [dict(zip(("at", "newest", "streams", "unknown"), sample, strict=True)) for sample in samples]
+    return _json(orjson.dumps(found), 200, {"Cache-Control": "no-cache"})
 
 
 async def forget(request: Request) -> Response:
@@ -135,6 +157,11 @@ async def forget(request: Request) -> Response:
     if channel is not None:
         await _read(hub.channels, channel)
     return Response(status_code=204)
+
+
+async def hidden(_: Request) -> Response:
+    """Stand where something would show more than one named channel."""
+    raise Problem(404, "VECTR0_BOARD is off: this hub shows no more than the one channel that is asked for")
 
 
 async def livez(_: Request) -> Response:
@@ -174,6 +201,11 @@ async def _loaded(request: Request) -> Channel:
     if not channel.loaded:
         await _read(channels, channel)
     return channel
+
+
+def _require_deployment(channel: Channel) -> None:
+    if not channel.frames:
+        raise Problem(404, f"{channel.name} has no deployment", headers={"Cache-Control": "no-cache"})
 
 
 async def _read(channels: Channels, channel: Channel) -> None:

@@ -5,6 +5,7 @@ import atexit
 import gc
 import logging
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from service import api
 from service.api import Hub
 from service.assets import Assets
 from service.auth import Tokens
+from service.census import Census
 from service.channel import Channels
 from service.events import Events
 from service.issuer import Issuer
@@ -28,6 +30,7 @@ from service.origins import OriginMiddleware, Origins
 from service.problem import EXCEPTION_HANDLERS
 from service.publishers import Publishers
 from service.relay import Relay
+from service.roll import Roll
 from service.settings import Settings
 from service.store import Store, connect
 from service.stream import Streams
@@ -53,14 +56,16 @@ def create(settings: Settings) -> ASGIApp:
         store = Store(connect(settings.redis_url), settings.prefix)
         channels = Channels(loop.call_soon, loop.time, metrics)
         relay = Relay(store, channels, metrics)
+        census = Census(Roll(store, secrets.token_hex(8)), channels, metrics, loop.time)
         streams = Streams(settings.max_streams, metrics)
         # It reads the machine's certificates, which a service that asks nobody needn't have.
         client = httpx.AsyncClient(timeout=httpx.Timeout(5)) if settings.trusted else None
         issuers = {one.issuer: Issuer(one.issuer, client) for one in settings.trusted} if client else {}
         publishers = Publishers(settings.trusted, issuers, settings.audience) if issuers else None
         tokens = Tokens(settings.grants)
-        hub = Hub(store, channels, streams, relay, tokens, publishers, metrics, settings.root_path)
-        runs = [relay.run(), streams.run(), *(issuer.run() for issuer in issuers.values())]
+        hub = Hub(store, channels, streams, relay, census, tokens, publishers, metrics, settings.root_path)
+        events = Events(channels, streams, relay, census, origins=origins, metrics=metrics)
+        runs = [relay.run(), streams.run(), census.run(), *(issuer.run() for issuer in issuers.values())]
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(_supervised(run)) for run in runs]
@@ -68,25 +73,26 @@ def create(settings: Settings) -> ASGIApp:
                 gc.collect()
                 gc.freeze()
                 logger.info("started", extra={"workers": settings.workers})
-                yield {"hub": hub, "events": Events(channels, streams, relay, origins, metrics)}
+                yield {"hub": hub, "events": events}
                 for task in running:
                     task.cancel()
+            await census.leave()
         finally:
             await store.aclose()
             if client is not None:
                 await client.aclose()
             logger.info("stopped")
 
-    events = _EventsRoute()
+    route = _EventsRoute()
     # Streams are routed before the middlewares: each would cost them time and memory on every connect.
     return StripRootPath(
         Router(
             [
-                Route("/events", events),
-                Route("/events/{app}/{environment}", events),
+                *([Route("/events", route)] if settings.board else []),
+                Route("/events/{app}/{environment}", route),
             ],
             # And no Mount, which wouldn't match a path with a line break in it.
-            default=_requests(origins),
+            default=_requests(origins, board=settings.board),
             redirect_slashes=False,
             lifespan=lifespan,
         ),
@@ -101,16 +107,17 @@ class _EventsRoute:
         await scope["state"]["events"](scope, receive, send)
 
 
-def _requests(origins: Origins) -> Starlette:
+def _requests(origins: Origins, *, board: bool) -> Starlette:
     """Make the application for requests that end."""
     assets = Assets()
     application = Starlette(
         routes=[
             Route("/deployments", api.record, methods=["POST"]),
-            Route("/deployments", api.list_all),
+            Route("/deployments", api.list_all if board else api.hidden),
             Route("/deployments/{app}/{environment}", api.list_channel),
             Route("/deployments/{app}/{environment}", api.forget, methods=["DELETE"]),
             Route("/deployments/{app}/{environment}/latest", api.latest),
+            Route("/deployments/{app}/{environment}/adoption", api.adoption),
             Route("/livez", api.livez),
             Route("/readyz", api.readyz),
             Route("/metrics", api.metrics),
@@ -119,6 +126,7 @@ def _requests(origins: Origins) -> Starlette:
             Route("/browser/{file}", assets.entry),
             Route("/browser/{build}/{file}", assets.file),
             Route("/demo", assets.demo),
+            *([] if board else [Route("/events", api.hidden)]),
         ],
         middleware=[Middleware(OriginMiddleware, origins=origins)],
         exception_handlers=EXCEPTION_HANDLERS,

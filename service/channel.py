@@ -6,6 +6,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
 
+from service.adoption import Tallies
 from service.deployment import KEPT, ChannelName, Deployment
 from service.frame import DeploymentFrame
 
@@ -56,7 +57,8 @@ class Channel:
 
     __slots__ = (
         "_behind", "_later", "_observer", "_scheduled", "_spreading", "changes", "frames", "loaded", "name",
-        "needed_at", "pins", "read_at", "readers", "reads", "subscribers", "waiting",
+        "needed_at", "pins", "read_at", "readers", "reads", "subscribers",
+        "tallies", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: ChannelName, later: Later, observer: Observer) -> None:
@@ -76,6 +78,8 @@ class Channel:
         """How many reads were sent."""
         self.readers: list[asyncio.Future[None]] = []
         """Those who wait for the next read."""
+        self.tallies = Tallies()
+        """Who runs what, of the streams of this process."""
         self.pins = 0
         """How many requests hold on to this channel while they wait."""
         self.read_at = float("-inf")
@@ -216,6 +220,9 @@ class Watcher(Protocol):
 
     def unwatch(self, channel: Channel) -> None:
         """Let go of one that has left it."""
+
+    def read_bulletin(self) -> None:
+        """Take what is new of the channels' adoption."""
 
 
 class Channels:

@@ -1,13 +1,15 @@
 """The record: what a client may say of a deployment, and what Redis made of it."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, NewType, Self
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
+
+from service.build import Build, build_of
 
 KEPT: Final = 10
 """How many deployments a channel keeps."""
@@ -132,9 +134,9 @@ def _explain(detail: ErrorDetails) -> FieldError:
         case "missing":
             return FieldError(field, f"is missing; it must be {RULES[field]}")
         case "extra_forbidden":
-            return FieldError(_shown(field), f"is not a field of a deployment; the fields are {', '.join(RULES)}")
+            return FieldError(shown(field), f"is not a field of a deployment; the fields are {', '.join(RULES)}")
         case _:
-            return FieldError(field, f"must be {RULES[field]}, not {_shown(_encoded(detail['input']))}")
+            return FieldError(field, f"must be {RULES[field]}, not {shown(_encoded(detail['input']))}")
 
 
 def _encoded(value: object) -> str:
@@ -144,7 +146,8 @@ def _encoded(value: object) -> str:
         return "something nested so deeply"
 
 
-def _shown(text: str, limit: int = 80) -> str:
+def shown(text: str, limit: int = 80) -> str:
+    """Give so much of what a client sent that a message stays readable."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
@@ -156,6 +159,8 @@ class Deployment:
     id: int
     """``deployedAt``: milliseconds since 1970 by Redis's clock, and the event id."""
     previous: int | None
+    build: Build | None = field(default=None, compare=False)
+    """None where the record names none."""
 
     @classmethod
     def from_json(cls, record: bytes) -> Self:
@@ -166,7 +171,7 @@ class Deployment:
         deployed_at, previous = fields.get("deployedAt"), fields.get("previous")
         if not isinstance(deployed_at, int) or not isinstance(previous, int | None):
             raise ValueError("a record must have deployedAt and previous")
-        return cls(record, deployed_at, previous)
+        return cls(record, deployed_at, previous, build_of(fields.get("gitCommit"), fields.get("buildNumber")))
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The frame: the bytes of one event, encoded once and written to every stream."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import orjson
 from sse_starlette import ServerSentEvent
@@ -35,6 +36,11 @@ def ping(now_ms: int) -> Frame:
     It has no id, so the browser's last event id stays the last deployment's [spec].
     """
     return Frame.of(ServerSentEvent(orjson.dumps({"now": now_ms}).decode(), event="ping", sep="\n"))
+
+
+def adoption_frame(document: Mapping[str, Any]) -> Frame:
+    """Who runs what on a channel, for boards. The next one replaces it, so it has no id."""
+    return Frame.of(ServerSentEvent(orjson.dumps(document).decode(), event="adoption", sep="\n"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -27,6 +27,10 @@ class Metrics:
         self._shared_folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self.streams = Gauge(
             "vectr0_streams", "Open streams.", registry=registry, multiprocess_mode="livesum"
+        )  # fmt: skip
+        self.running = Gauge(
+            "vectr0_streams_running", "Open streams of channels, by what their pages run.", ["build"],
+            registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
         self.channels = Gauge(
             "vectr0_channels", "Channels in memory.", registry=registry, multiprocess_mode="livesum"
@@ -76,6 +80,11 @@ class Metrics:
         """Count a stream that was one too many: it was opened and ended at once."""
         self.opened.inc()
         self.closed.labels("over-limit").inc()
+
+    def count_running(self, streams: Mapping[str, int]) -> None:
+        """Show how many streams run the newest, an older, some other or an unknown build."""
+        for build, count in streams.items():
+            self.running.labels(build).set(count)
 
     def wrote(self, frames: int) -> None:
         """Count frames written to streams."""

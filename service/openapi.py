@@ -3,6 +3,8 @@
 from importlib.metadata import version
 from typing import Any, Final
 
+from service.adoption import MAX_SAMPLES, MILESTONES
+from service.build import RUNNING_PATTERN, RUNNING_RULE
 from service.deployment import KEPT, MAX_INTEGER, NAME_PATTERN, Submission
 
 JSON: Final = "application/json"
@@ -43,15 +45,24 @@ def document(root_path: str) -> dict[str, Any]:
                 ),
             },
             "/deployments/{app}/{environment}/latest": {"parameters": _CHANNEL, "get": _get_latest()},
+            "/deployments/{app}/{environment}/adoption": {"parameters": _CHANNEL, "get": _operation(
+                "getAdoption", "Who runs what on a channel: its streams by deployment, and how they came to the newest",
+                {"200": _json("What is counted over all replicas.", "Adoption")}, 400, 404, 503,
+            )},
             "/events/{app}/{environment}": {"parameters": _CHANNEL, "get": _stream(
                 "streamChannel", "One channel: its newest deployment, or what was missed, then each new one",
                 [
+                    _parameter(
+                        "running", "query", {"type": "string", "pattern": RUNNING_PATTERN, "examples": ["3f2c1ab~128"]},
+                        f"What the page runs, to be counted: {RUNNING_RULE}.",
+                    ),
                     _parameter("lastEventId", "query", {"type": "string"}, "For a first connect; the header wins."),
                     _parameter("Last-Event-ID", "header", {"type": "string"}, "The last `deployedAt` that was seen."),
                 ],
+                400,
             )},
             "/events": {"get": _stream(
-                "streamAll", "All channels: each one's newest deployment, then every new one", []
+                "streamAll", "All channels: each one's newest deployment, then every new one, and who runs what", []
             )},
             "/livez": {"get": _operation("livez", "The process lives", {"200": _json("It does.", "Object")})},
             "/readyz": {"get": _operation("readyz", "It can serve, and how it goes", {"200": _json("So.", "Object")})},
@@ -85,6 +96,7 @@ def document(root_path: str) -> dict[str, Any]:
                     "required": ["deployments"],
                     "properties": {"deployments": {"type": "array", "items": _ref("Deployment")}},
                 },
+                "Adoption": _adoption(),
                 "Problem": _problem(),
                 "Object": {"type": "object"},
             },
@@ -105,6 +117,46 @@ def _deployment() -> dict[str, Any]:
     }
     return {**fields, "title": "Deployment", "properties": fields["properties"] | recorded,
             "required": [*fields["properties"], *recorded]}  # fmt: skip
+
+
+def _adoption() -> dict[str, Any]:
+    count = {"type": "integer", "minimum": 0}
+    recorded = _deployment()["properties"]
+    reached = {str(percent): {"anyOf": [count, {"type": "null"}]} for percent in MILESTONES}
+    names = ("deployedAt", "version", "gitTag", "gitCommit", "buildNumber", "rollback")
+    deployment = {
+        **{name: recorded[name] for name in names},
+        "streams": {**count, "description": "Streams whose page runs this build."},
+        "reached": {
+            **_object(reached),
+            "description": "Milliseconds until so many per cent ran it, or null; each holds for ten seconds first.",
+        },
+    }
+    sample = {"at": _TIMESTAMP, "newest": count, "streams": count, "unknown": count}
+    return _object({
+        "appName": recorded["appName"],
+        "environment": recorded["environment"],
+        "asOf": {"anyOf": [_TIMESTAMP, {"type": "null"}], "description": "When this was counted, by Redis's clock."},
+        "stale": {"type": "boolean", "description": "Redis can't be had: these are the numbers of then."},
+        "since": {**_TIMESTAMP, "description": "The `deployedAt` of the newest."},
+        "streams": {**count, "description": "All streams."},
+        "newest": {**count, "description": "Those whose page runs the newest deployment's build."},
+        "other": {**count, "description": "Those of a build that is none of the kept deployments'."},
+        "unknown": {**count, "description": "Those that don't say."},
+        "share": {
+            "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}],
+            "description": "The part of those that say what they run that runs the newest.",
+        },
+        "deployments": {"type": "array", "maxItems": KEPT, "items": _object(deployment)},
+        "samples": {
+            "type": "array", "maxItems": MAX_SAMPLES, "items": _object(sample),
+            "description": "Since the newest deployment, oldest first; each holds until the next.",
+        },
+    })  # fmt: skip
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _problem() -> dict[str, Any]:
@@ -146,7 +198,7 @@ def _get_all() -> dict[str, Any]:
     limit = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
     responses = {"200": _json(f"At most `limit` of the {KEPT} that each channel keeps.", "Deployments")}
     return {
-        **_operation("listAll", "Deployments over all channels, newest first", responses, 400, 503),
+        **_operation("listAll", "Deployments over all channels, newest first", responses, 400, 404, 503),
         "parameters": [*parameters, _parameter("limit", "query", limit, "How many at the most.")],
     }
 
@@ -171,9 +223,9 @@ def _conditional(operation_id: str, summary: str, found: dict[str, Any], etag: s
     return {**_operation(operation_id, summary, responses, *problems), "parameters": [condition]}
 
 
-def _stream(operation_id: str, summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+def _stream(operation_id: str, summary: str, parameters: list[dict[str, Any]], *problems: int) -> dict[str, Any]:
     events = {"200": {"description": "Server-Sent Events without end.", "content": {"text/event-stream": {}}}}
-    return {**_operation(operation_id, summary, events, 403, 404), "parameters": parameters}
+    return {**_operation(operation_id, summary, events, *problems, 403, 404), "parameters": parameters}
 
 
 def _operation(

@@ -59,6 +59,8 @@ class Settings:
     listen: Listen
     workers: int
     root_path: str
+    board: bool
+    """Whether what shows more than one named channel is there."""
     log_format: LogFormat
 
 
@@ -126,6 +128,12 @@ def _root_path(text: str) -> str:
     return text.rstrip("/")
 
 
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError
+    return text == "on"
+
+
 def _log_format(text: str) -> LogFormat:
     if text not in ("text", "json"):
         raise ValueError
@@ -172,6 +180,8 @@ SETTINGS: Final = {
                 "Processes; each takes one core.", _integer(1, 256)),
         Setting("VECTR0_ROOT_PATH", "", "a path such as /vectr0",
                 "The path prefix under which a proxy serves this.", _root_path),
+        Setting("VECTR0_BOARD", "on", "on or off",
+                "Off hides all that shows more than one named channel, for hubs on the open internet.", _switch),
         Setting("VECTR0_LOG_FORMAT", "text", "text or json",
                 "Log lines for people or for machines.", _log_format),
     )
@@ -225,6 +235,7 @@ def read(environ: Mapping[str, str], descriptor_limit: int) -> tuple[Settings, l
             listen=cast("Listen", values.get("VECTR0_LISTEN", Listen("127.0.0.1", 8000))),
             workers=workers,
             root_path=cast("str", values.get("VECTR0_ROOT_PATH", "")),
+            board=cast("bool", values.get("VECTR0_BOARD", True)),
             log_format=cast("LogFormat", values.get("VECTR0_LOG_FORMAT", "text")),
         ),
         _warnings(environ),

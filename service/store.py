@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any, Final, Literal, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import PubSub
+from redis.asyncio.client import Pipeline, PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
@@ -102,6 +102,7 @@ class Store:
     def __init__(self, connections: Connections, prefix: str) -> None:
         self._redis = connections.commands
         self._subscription = connections.subscription
+        self.prefix = prefix
         self._deployments = f"{prefix}:deployments:"
         self._idempotency = f"{prefix}:idempotency:"
         self._tickets = f"{prefix}:tickets:"
@@ -113,6 +114,10 @@ class Store:
     def _key(self, channel: ChannelName) -> str:
         # The braces make the name the hash tag: all keys of a channel live in one slot of a cluster.
         return f"{self._deployments}{{{channel}}}"
+
+    def curve_key(self, channel: ChannelName) -> str:
+        """The key of a channel's adoption: see `service.roll`. It goes when the channel is forgotten."""
+        return f"{self.prefix}:adoption:{{{channel}}}"
 
     async def append(
         self, submission: Submission, idempotency_key: str | None = None, ticket: Ticket | None = None
@@ -154,11 +159,18 @@ class Store:
             # In this order: see `append`.
             await cast("Any", self._redis.srem(self._channels, channel))
             deleted = await self._redis.delete(self._key(channel))
+            await self._redis.delete(self.curve_key(channel))
             # "The newest is none": a message that follows on nothing makes every replica read the channel.
             # As in the script it is a hint, which an ACL may forbid.
             with suppress(NoPermissionError):
                 await self._redis.publish(self._key(channel), b"null")
         return bool(deleted)
+
+    @asynccontextmanager
+    async def pipeline(self, *, atomic: bool = False) -> AsyncIterator[Pipeline]:
+        """Give what sends many commands at once; those of an ``atomic`` one run with no other in between."""
+        async with self._operation(), self._redis.pipeline(transaction=atomic) as pipe:
+            yield pipe
 
     async def names(self) -> list[ChannelName]:
         """The known channels, sorted; some may be empty."""

@@ -7,6 +7,9 @@ import socket
 import time
 from typing import Final
 
+from service.adoption import Tally
+from service.build import Build
+from service.bulletin import Bulletin
 from service.channel import Channel, Channels
 from service.frame import LAST_CHUNK, DeploymentFrame, Frame, ping, retry
 from service.metrics import CloseReason, Metrics
@@ -117,7 +120,7 @@ class OpenStream(asyncio.Protocol):
 class Stream(OpenStream):
     """A stream of one channel's deployments."""
 
-    __slots__ = ("_socket", "channel", "sent")
+    __slots__ = ("_socket", "_tally", "channel", "sent")
 
     _socket: socket.socket
 
@@ -125,12 +128,17 @@ class Stream(OpenStream):
         super().__init__(streams, chunked=chunked)
         self.channel = channel
         self.sent = 0
+        self._tally: Tally | None = None
 
     def begin(self, transport: asyncio.Transport, connections: set[asyncio.BaseProtocol]) -> None:
         """Take over the connection, and share its socket."""
         theirs = transport.get_extra_info("socket")
         self._socket = socket.socket(theirs.family, theirs.type, theirs.proto, theirs.fileno())
         super().begin(transport, connections)
+
+    def count(self, running: Build | None) -> None:
+        """Count it, until it ends, among those whose page runs this build."""
+        self._tally = self.channel.tallies.enter(running)
 
     def send(self, frame: DeploymentFrame) -> None:
         """Write a deployment; only called while the stream flows.
@@ -158,6 +166,9 @@ class Stream(OpenStream):
     def _leave(self, reason: CloseReason) -> None:
         super()._leave(reason)
         self.channel.leave(self)
+        if self._tally is not None:  # a shutdown leaves first, and then the connection is lost
+            self.channel.tallies.leave(self._tally)
+            self._tally = None
 
 
 class View:
@@ -183,11 +194,14 @@ class View:
 class Board(OpenStream):
     """A stream of all channels' deployments."""
 
-    __slots__ = ("_channels", "_views")
+    __slots__ = ("_bulletin", "_channels", "_read", "_views")
 
-    def __init__(self, streams: "Streams", channels: Channels, *, chunked: bool) -> None:
+    def __init__(self, streams: "Streams", channels: Channels, bulletin: Bulletin, *, chunked: bool) -> None:
         super().__init__(streams, chunked=chunked)
         self._channels = channels
+        self._bulletin = bulletin
+        self._read = 0
+        """The number of the last note that was written to it."""
         self._views: dict[Channel, View] = {}
 
     def watch(self, channel: Channel) -> None:
@@ -213,10 +227,18 @@ class Board(OpenStream):
         if view is not None:
             channel.leave(view)
 
+    def read_bulletin(self) -> None:
+        """Write the notes that are new, as far as the socket takes them."""
+        for note in self._bulletin.after(self._read):
+            if self.flowing:
+                self.write(note.frame)
+                self._read = note.number
+
     def catch_up(self) -> None:
         """Write what was missed and is still kept."""
         for channel, view in self._views.items():
             channel.make_level(view)
+        self.read_bulletin()
 
     def _leave(self, reason: CloseReason) -> None:
         super()._leave(reason)

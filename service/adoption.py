@@ -1,0 +1,249 @@
+"""Adoption: who runs what. Counts a channel's streams by build, and follows a deployment to the last tab."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import orjson
+
+from service.build import Build, is_same, parse
+from service.deployment import Deployment
+
+MAX_BUILDS: Final = 32
+"""Builds that are told apart in a channel of a process: the ten kept ones, those that are served before they are
+recorded, and some stragglers. Whoever makes builds up gets no further."""
+OTHER: Final = Build("*", 0)
+"""All beyond that; no commit is written so."""
+
+MILESTONES: Final = (50, 90, 99)
+"""Per cent of the streams that say what they run."""
+HOLD_MS: Final = 10_000
+"""Milliseconds for which a milestone has to hold. When a replica restarts its tabs come back one by one, and the first
+may be all of the newest build."""
+
+MAX_SAMPLES: Final = 400
+SAMPLE_INTERVAL_MS: Final = 2_000
+SAMPLE_FRACTION: Final = 0.04
+"""Of the deployment's age: samples get ever farther apart, so that 300 of them last for a month."""
+
+Counts = Mapping[str, int]
+"""Streams by what they say they run, as on the wire: ``3f2c1ab~128``; ``*`` for OTHER, an empty string for nothing."""
+
+
+class Tally:
+    """How many of a channel's streams run one build. A stream holds on to it: eight bytes."""
+
+    __slots__ = ("build", "streams")
+
+    def __init__(self, build: Build | None) -> None:
+        self.build = build
+        self.streams = 0
+
+
+class Tallies:
+    """The streams of one channel in this process, counted by build when they come and go."""
+
+    __slots__ = ("_tallies", "changes")
+
+    def __init__(self) -> None:
+        self._tallies: dict[Build | None, Tally] = {}
+        self.changes = 0
+        """How often that was: the same number means the same counts."""
+
+    def enter(self, build: Build | None) -> Tally:
+        """Count a stream; None for one that doesn't say what it runs."""
+        tally = self._tallies.get(build)
+        if tally is None:
+            if len(self._tallies) >= MAX_BUILDS and build is not None:
+                build = OTHER
+            tally = self._tallies.setdefault(build, Tally(build))
+        tally.streams += 1
+        self.changes += 1
+        return tally
+
+    def leave(self, tally: Tally) -> None:
+        """Count it no more."""
+        tally.streams -= 1
+        self.changes += 1
+        if not tally.streams:
+            del self._tallies[tally.build]
+
+    @property
+    def counts(self) -> Counts:
+        """What there is now."""
+        return {str(build or ""): tally.streams for build, tally in self._tallies.items()}
+
+
+def add_counts(all_counts: Iterable[Counts]) -> dict[str, int]:
+    """Add up what several replicas counted."""
+    total: dict[str, int] = {}
+    for counts in all_counts:
+        for running, streams in counts.items():
+            total[running] = total.get(running, 0) + streams
+    return total
+
+
+def counts_from_json(text: bytes) -> Counts:
+    """Read what a replica wrote; gives nothing for what none of this version would write."""
+    try:
+        counts = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return counts if isinstance(counts, dict) and all(type(streams) is int for streams in counts.values()) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """A channel's streams by the kept deployments, newest first, whose build they run."""
+
+    deployments: tuple[tuple[int, int], ...]
+    """The id of each, and its streams."""
+    other: int
+    """Streams of any other build."""
+    unknown: int
+    """Streams that don't say."""
+
+    @classmethod
+    def of(cls, counts: Counts, deployments: Sequence[Deployment]) -> Self:
+        """Match counts with the kept deployments, newest first.
+
+        A build that several of them share, after a rollback, runs the newest.
+        """
+        streams = [0] * len(deployments)
+        other = unknown = 0
+        for running, count in counts.items():
+            build = _parsed(running)
+            if build is None:
+                unknown += count
+                continue
+            for index, deployment in enumerate(deployments):
+                if deployment.build is not None and is_same(build, deployment.build):
+                    streams[index] += count
+                    break
+            else:
+                other += count
+        ids = (deployment.id for deployment in deployments)
+        return cls(tuple(zip(ids, streams, strict=True)), other, unknown)
+
+    @property
+    def newest(self) -> int:
+        """The streams that run the newest deployment."""
+        return self.deployments[0][1] if self.deployments else 0
+
+    @property
+    def older(self) -> int:
+        """Those that run one of the others."""
+        return sum(streams for _, streams in self.deployments[1:])
+
+    @property
+    def streams(self) -> int:
+        """All streams."""
+        return self.newest + self.older + self.other + self.unknown
+
+    @property
+    def share(self) -> float | None:
+        """The part of those that say what they run that runs the newest; None where nobody says."""
+        telling = self.streams - self.unknown
+        return self.newest / telling if telling else None
+
+    def document(self) -> dict[str, Any]:
+        """Give the numbers as they stand in answers and events."""
+        return {
+            "since": self.deployments[0][0] if self.deployments else None,
+            "streams": self.streams,
+            "newest": self.newest,
+            "other": self.other,
+            "unknown": self.unknown,
+            "share": None if self.share is None else round(self.share, 4),
+        }
+
+
+def _parsed(running: str) -> Build | None:
+    try:
+        return parse(running)
+    except ValueError:  # OTHER, or what a replica of another version may say
+        return OTHER
+
+
+class Curve:
+    """How a channel's tabs followed: samples since the newest deployment, and the milestones of all kept ones."""
+
+    def __init__(self) -> None:
+        self.newest: int | None = None
+        self.samples: list[tuple[int, int, int, int]] = []
+        """Each a time in milliseconds since 1970, streams of the newest, all streams, unknown ones; oldest first."""
+        self.reached: dict[int, dict[int, int]] = {}
+        """By deployment and MILESTONES, the milliseconds that it took."""
+        self._held_since: dict[int, int] = {}
+
+    @classmethod
+    def from_json(cls, text: bytes | None) -> Self:
+        """Read a kept curve; what isn't one is as none."""
+        curve = cls()
+        try:
+            fields = orjson.loads(text or b"null")
+            curve.reached = {
+                int(deployed_at): {int(percent): int(ms) for percent, ms in took.items()}
+                for deployed_at, took in fields["reached"].items()
+            }
+            curve.samples = [(int(at), int(new), int(total), int(unk)) for at, new, total, unk in fields["samples"]]
+            curve.newest = int(fields["newest"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return cls()
+        return curve
+
+    @property
+    def json(self) -> bytes:
+        """As it is kept: some kilobytes at the most."""
+        reached = {
+            str(deployed_at): {str(percent): ms for percent, ms in took.items()}
+            for deployed_at, took in self.reached.items()
+        }
+        return orjson.dumps({"newest": self.newest, "reached": reached, "samples": self.samples})
+
+    def add(self, now_ms: int, adoption: Adoption) -> bool:
+        """Take what was counted at a time. Gives whether there is something new to keep.
+
+        A time is Redis's, as a deployment's id is.
+        """
+        if not adoption.deployments or now_ms < adoption.deployments[0][0]:
+            return False
+        is_new = self._turn_to(adoption)
+        reached = self._reach(now_ms, adoption)
+        return self._sample(now_ms, adoption) or reached or is_new
+
+    def _turn_to(self, adoption: Adoption) -> bool:
+        """Begin anew where there is another newest deployment."""
+        newest = adoption.deployments[0][0]
+        if self.newest == newest:
+            return False
+        kept = dict(adoption.deployments)
+        self.newest, self.samples, self._held_since = newest, [], {}
+        self.reached = {deployed_at: took for deployed_at, took in self.reached.items() if deployed_at in kept}
+        return True
+
+    def _reach(self, now_ms: int, adoption: Adoption) -> bool:
+        newest, share = adoption.deployments[0][0], adoption.share
+        took = self.reached.setdefault(newest, {})
+        count = len(took)
+        for percent in MILESTONES:
+            if percent in took:
+                continue
+            if share is None or share * 100 < percent:
+                self._held_since.pop(percent, None)
+            elif now_ms - self._held_since.setdefault(percent, now_ms) >= HOLD_MS:
+                took[percent] = self._held_since[percent] - newest
+        return len(took) > count
+
+    def _sample(self, now_ms: int, adoption: Adoption) -> bool:
+        sample = (now_ms, adoption.newest, adoption.streams, adoption.unknown)
+        if self.samples:
+            last = self.samples[-1]
+            interval = max(SAMPLE_INTERVAL_MS, (now_ms - adoption.deployments[0][0]) * SAMPLE_FRACTION)
+            # The clock of a Redis that took over may be behind.
+            if sample[1:] == last[1:] or now_ms < last[0] + interval:
+                return False
+        self.samples.append(sample)
+        if len(self.samples) > MAX_SAMPLES:
+            del self.samples[1:-1:2]
+        return True
