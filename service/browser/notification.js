@@ -1,8 +1,8 @@
 /** `<update-notification>`: tells a visitor that another version was deployed, and lets them have it. */
 
 import { adopt } from "./look.js";
+import { shareWatch } from "./shared.js";
 import { ago, speak } from "./texts.js";
-import { shareWatch } from "./watch.js";
 
 const ATTRIBUTES = "hub app environment base version commit build time tag caches lang".split(" ");
 const TICK = 10_000;

@@ -1,7 +1,7 @@
 /** What the page says of itself: a `<meta name="vectr0">`, which the Vite plugin writes, and where this file came from. */
 
 /** The hub that served this file; nothing where the file came out of a bundle. */
-const OWN_HUB = import.meta.url?.match(/^(.*\/)browser\/[^/]+\/vectr0\.js$/)?.[1];
+const OWN_HUB = import.meta.url?.match(/(.*\/)browser\/[^/]+\/vectr0\.js$/)?.[1];
 
 /** Settle what a watch has to know: the options first, then what the page says of itself. */
 export function settle(options = {}) {
@@ -9,7 +9,7 @@ export function settle(options = {}) {
     const { hub = meta.hub ?? OWN_HUB, app = meta.appName, environment = meta.environment } = options;
     for (const [name, value] of Object.entries({ hub, app, environment })) {
         if (!value) {
-            throw new TypeError(`vectr0: ${name} is not given, nor in a <meta name="vectr0">`);
+            throw new TypeError(`vectr0: ${name} is not given`);
         }
     }
     return {

@@ -3,7 +3,7 @@
 import { createElement, useEffect, useMemo, useRef, useSyncExternalStore } from "react";
 import { define } from "./notification.js";
 import { freeze, settle } from "./page.js";
-import { shareWatch } from "./watch.js";
+import { shareWatch } from "./shared.js";
 
 /**
  * Know whether another version was deployed than the one that this page runs.

@@ -32,19 +32,24 @@ export class Source {
     #since = 0;
     #retry;
     #poll;
-    #checks = setInterval(() => this.#check(SILENCE), 5_000);
+    #running;
+    #checks = setInterval(() => {
+        this.#check(SILENCE);
+        this.#report();
+    }, 5_000);
     #closing = new AbortController();
 
     /**
      * @param {string} hub its address, with a slash at the end
      * @param {string} channel such as "web/production"
      * @param {object} callbacks onMessage(message), with `deployment`, the hub's `now` or the connection's `state`;
-     *     onProblem(text), newestId(), isVisible()
+     *     onProblem(text), newestId(), isVisible(), running(), which gives what the hub is told that runs here
      */
     constructor(hub, channel, callbacks) {
         this.#stream = `${hub}events/${channel}`;
         this.#latest = `${hub}deployments/${channel}/latest`;
         this.#callbacks = callbacks;
+        this.#running = callbacks.running();
         const { signal } = this.#closing;
         const online = () => {
             this.#shut();
@@ -66,7 +71,7 @@ export class Source {
         }
         if (this.#events) {
             this.#check(SILENCE_ON_WAKING);
-        } else if (navigator.onLine !== false) {
+        } else if (navigator.onLine) {
             this.#open();
         }
     }
@@ -83,10 +88,23 @@ export class Source {
         this.#callbacks?.onMessage(message);
     }
 
+    /** Tell the hub what runs here when that has changed, over another stream; but first it has to be heard. */
+    #report() {
+        const running = this.#callbacks.running();
+        if (running !== this.#running && this.#hasHeard && this.#events?.readyState === EventSource.OPEN) {
+            this.#running = running;
+            this.#open();
+        }
+    }
+
     #open() {
+        // In place of a stream that is well it opens without a word.
+        if (!this.#events) {
+            this.#connect();
+        }
         this.#shut();
         const id = this.#callbacks.newestId();
-        const events = new EventSource(id ? `${this.#stream}?lastEventId=${id}` : this.#stream);
+        const events = new EventSource(`${this.#stream}?running=${encodeURIComponent(this.#running)}${id ? `&lastEventId=${id}` : ""}`);
         this.#events = events;
         this.#hasHeard = false;
         this.#since = Date.now();
@@ -111,7 +129,6 @@ export class Source {
             this.#tell({ now: JSON.parse(data).now });
             this.#hear();
         });
-        this.#connect();
     }
 
     #shut() {

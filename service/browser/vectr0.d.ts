@@ -78,9 +78,6 @@ export interface Watch {
 
 export function watchVersion(options?: WatchOptions): Watch;
 
-/** Give the one watch that all users of equal options share, and what to call when done with it. */
-export function shareWatch(options?: WatchOptions): [watch: Watch, release: () => void];
-
 export function isSame(a: Build, b: Build): boolean;
 
 export function isUpdate(current: Build | null, deployment: Build | null): boolean;

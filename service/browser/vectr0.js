@@ -1,4 +1,4 @@
 /** VECTR0 for pages: know when another version of this application was deployed. */
 
 export { isSame, isUpdate } from "./rule.js";
-export { shareWatch, watchVersion } from "./watch.js";
+export { watchVersion } from "./watch.js";

@@ -28,27 +28,6 @@ export function watchVersion(options) {
     return new Watch(options);
 }
 
-const shared = new Map();
-
-/** Give the one watch of these options, and what its user calls when done with it. */
-export function shareWatch(options = {}) {
-    const key = JSON.stringify([settle(options), options.caches]);
-    const entry = shared.get(key) ?? { watch: new Watch(options), users: new Set() };
-    const release = () => {
-        entry.users.delete(release);
-        // React's StrictMode, and elements that are moved, let go and take again at once.
-        setTimeout(() => {
-            if (entry.users.size === 0 && shared.get(key) === entry) {
-                shared.delete(key);
-                entry.watch.close();
-            }
-        });
-    };
-    shared.set(key, entry);
-    entry.users.add(release);
-    return [entry.watch, release];
-}
-
 class Watch {
     #page;
     #options;
@@ -68,6 +47,8 @@ class Watch {
     #rest;
     #refreshing = null;
     #visibleElsewhere = 0;
+    /** What other tabs run: those heard since the source asked last, and those before. */
+    #tabs = [[], []];
     #hasWarned = false;
     #listeners = new Set();
     #snapshot;
@@ -164,7 +145,17 @@ class Watch {
             onProblem: (problem) => this.#warn(problem),
             newestId: () => this.#newest?.deployedAt,
             isVisible: () => !document.hidden || Date.now() - this.#visibleElsewhere < LATELY,
+            running: () => this.#oldest(),
         });
+    }
+
+    /** Give the oldest build of a browser's tabs. A tab answers each beat of the lead, of which two asks span one. */
+    #oldest() {
+        const builds = [this.#current, ...this.#tabs.flat()].filter(Boolean);
+        this.#tabs = [[], this.#tabs[0]];
+        builds.sort((a, b) => a.buildTime - b.buildTime || a.buildNumber - b.buildNumber);
+        const { gitCommit = "", buildNumber = "" } = builds[0] ?? {};
+        return `${gitCommit}~${buildNumber}`;
     }
 
     #disconnect() {
@@ -188,13 +179,16 @@ class Watch {
         this.#hear(message);
     }
 
-    #hear({ lead, hello, visible, woke, newest, deployment, now, state, later, served }) {
-        const { leads } = this.#share ?? {};
+    #hear({ lead, hello, visible, runs, woke, newest, deployment, now, state, later, served }) {
+        const leads = this.#share?.leads;
         if (hello && leads) {
             this.#share.post({ newest: this.#newest, state: this.#connection, now: this.now() });
         }
-        if (lead && !leads && !document.hidden) {
-            this.#share.post({ visible: true });
+        if (lead && !leads) {
+            this.#share.post({ visible: !document.hidden, runs: this.#current });
+        }
+        if (leads && runs) {
+            this.#tabs[0].push(runs);
         }
         if (visible) {
             this.#visibleElsewhere = Date.now();
@@ -240,7 +234,7 @@ class Watch {
             this.#isUnknown = false;
             this.#current = freeze(this.#served.build);
             if (!this.#current) {
-                console.warn("vectr0: nothing says what this page runs");
+                this.#warn("nothing says what this page runs");
             }
             this.#lookFor();
         }

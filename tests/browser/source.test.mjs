@@ -7,9 +7,9 @@ const PROBLEM = [404, { status: 404, title: "Not Found", detail: "no deployment 
 const HTML = [200, "<!doctype html><title>Shop</title>"];
 
 /** Open a source in a tab of its own. What it says is in `deployments`, `pings` and `states`. */
-async function listening(world, { visible = true, hub = HUB, ...page } = {}) {
+async function listening(world, { visible = true, hub = HUB, running = "", ...page } = {}) {
     const tab = world.tab(page);
-    const heard = { tab, isVisible: visible, deployments: [], pings: [], states: [], problems: [] };
+    const heard = { tab, running, isVisible: visible, deployments: [], pings: [], states: [], problems: [] };
     heard.source = tab.run(
         () =>
             new Source(hub, "web/production", {
@@ -21,6 +21,7 @@ async function listening(world, { visible = true, hub = HUB, ...page } = {}) {
                 onProblem: (problem) => heard.problems.push(problem),
                 newestId: () => heard.deployments.at(-1)?.deployedAt,
                 isVisible: () => heard.isVisible,
+                running: () => heard.running,
             }),
     );
     Object.defineProperty(heard, "state", { get: () => heard.states.at(-1) });
@@ -555,4 +556,51 @@ test("source: a record may hold a field that this version doesn't know", inWorld
     await world.hub.deploy(2, { ...versionJson(2), colour: "red" });
 
     assert.equal(heard.deployments.at(-1).colour, "red");
+}));
+
+test("source: the hub is told what runs here", inWorld(async (world) => {
+    const { deployedAt } = await world.hub.deploy(1);
+    const heard = await listening(world, { running: "3f2c1ab~128" });
+    assert.equal(world.open[0].url, `${HUB}events/web/production?running=3f2c1ab~128`);
+    world.open[0].refuse();
+    await untilOpened(world);
+
+    assert.equal(world.open[0].url, `${HUB}events/web/production?lastEventId=${deployedAt}&running=3f2c1ab~128`);
+    assert.equal(heard.deployments.length, 1);
+}));
+
+test("source: when something else runs, the hub is told over another stream, and nothing is missed", inWorld(async (world) => {
+    await world.hub.deploy(1);
+    const heard = await listening(world, { running: "1111111~1" });
+    const states = heard.states.length;
+    heard.running = "2222222~2";
+    world.hub.mode = "silent";
+    const second = await world.hub.deploy(2);
+    await world.pass(5 * SECOND);
+
+    assert.deepEqual(world.open.map(({ url }) => new URL(url).search), [`?lastEventId=${second.deployedAt}&running=2222222~2`]);
+    assert.deepEqual(heard.deployments.map(({ buildNumber }) => buildNumber), [1, 2]);
+    assert.deepEqual(heard.states.slice(states).filter((state) => state !== "live"), []);
+    await world.pass(10 * MINUTE);
+    assert.equal(world.streams.filter(({ url }) => url.includes("2222222")).length, world.hub.mode === "well" ? 1 : world.streams.length - 1);
+}));
+
+test("source: a stream that was never heard isn't opened anew for that", inWorld(async (world) => {
+    world.hub.mode = "held";
+    const heard = await listening(world, { running: "1111111~1" });
+    heard.running = "2222222~2";
+    await world.pass(10 * SECOND);
+
+    assert.equal(world.streams.length, 1);
+}));
+
+test("source: closed while it finds out what runs here, it opens nothing", inWorld(async (world) => {
+    const heard = await listening(world, { running: "1111111~1" });
+    heard.running = "2222222~2";
+    await world.pass(4.9 * SECOND);
+    await world.pass(0.1 * SECOND - 1);
+    heard.tab.run(() => heard.source.close());
+    await world.pass(MINUTE);
+
+    assert.equal(world.streams.length, 1);
 }));

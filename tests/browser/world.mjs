@@ -9,7 +9,8 @@
 
 import assert from "node:assert/strict";
 import { AsyncLocalStorage } from "node:async_hooks";
-import { shareWatch, watchVersion } from "../../service/browser/vectr0.js";
+import { shareWatch } from "../../service/browser/shared.js";
+import { watchVersion } from "../../service/browser/vectr0.js";
 
 export const SECOND = 1000;
 export const MINUTE = 60 * SECOND;
