@@ -1,0 +1,333 @@
+"""Who runs what, as it is asked over HTTP: real replicas on a real Redis, and streams that say what they run."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.parts import TOKEN, Listener, Replica, deployment, eventually, post
+
+pytestmark = pytest.mark.anyio
+
+TABS = 30
+FOLLOWS = 10.0
+"""Seconds within which the numbers are everywhere."""
+FORGOTTEN = 15.0
+"""Seconds within which a killed replica's tabs leave the count."""
+
+Open = Callable[..., Awaitable[list[Listener]]]
+
+
+@pytest.fixture
+async def open_tabs() -> AsyncIterator[Open]:
+    """Open so many streams whose pages run a build, or say nothing; all are closed at the end."""
+    listeners: list[Listener] = []
+
+    async def opened(replica: Replica, running: str | None, count: int) -> list[Listener]:
+        url = f"{replica.url}/events/web/production" + (f"?running={running}" if running else "")
+        found = await asyncio.gather(*(Listener.open(url) for _ in range(count)))
+        assert {listener.status for listener in found} == {200}
+        listeners.extend(found)
+        return found
+
+    yield opened
+    for listener in listeners:
+        await listener.close()
+
+
+@pytest.fixture
+async def board() -> AsyncIterator[Callable[[Replica], Awaitable[Listener]]]:
+    """Watch all channels of a replica."""
+    listeners: list[Listener] = []
+
+    async def watched(replica: Replica) -> Listener:
+        listener = await Listener.open(f"{replica.url}/events")
+        listeners.append(listener)
+        return listener
+
+    yield watched
+    for listener in listeners:
+        await listener.close()
+
+
+def running(number: int) -> str:
+    return f"{str(number) * 7}~{number}"
+
+
+async def deploy(replica: Replica, number: int) -> dict[str, Any]:
+    """Record a build."""
+    fields = deployment(version=f"{number}.0.0", gitCommit=str(number) * 7, buildNumber=number)
+    response = await asyncio.to_thread(post, replica.url, fields)
+    assert response.status_code == 201, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def asked(replica: Replica) -> dict[str, Any]:
+    """What a replica answers."""
+    response = httpx.get(f"{replica.url}/deployments/web/production/adoption")
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def by_build(found: dict[str, Any]) -> dict[int, int]:
+    """The streams of each kept deployment, by its build number, newest first; 0 for what else there is."""
+    return {entry["buildNumber"]: entry["streams"] for entry in reversed(found["deployments"])} | {
+        0: found["other"] + found["unknown"]
+    }
+
+
+async def shows(replicas: list[Replica], timeout: float = FOLLOWS, **numbers: object) -> float:
+    """Wait until each replica gives these numbers; gives how long that took."""
+    start = time.monotonic()
+
+    def is_so() -> bool:
+        return all(numbers.items() <= asked(replica).items() for replica in replicas)
+
+    await eventually(is_so, timeout, f"{numbers} in {[asked(replica) for replica in replicas]}")
+    return time.monotonic() - start
+
+
+def told(board: Listener) -> dict[str, Any]:
+    """The last thing that a board was told of who runs what."""
+    found = [event.data for event in board.events if event.type == "adoption"]
+    return found[-1] if found else {}
+
+
+async def test_tabs_follow_a_deployment(redis_server, start_replica, open_tabs, board):
+    """Thirty tabs on two replicas: both replicas' answers and boards follow a deployment, and a rollback."""
+    replicas = [start_replica(redis_url=redis_server.url) for _ in range(2)]
+    first = await deploy(replicas[0], 1)
+    boards = [await board(replica) for replica in replicas]
+    old = [await open_tabs(replica, running(1), TABS // 2) for replica in replicas]
+    await shows(replicas, streams=TABS, newest=TABS, share=1.0, since=first["deployedAt"])
+
+    second = await deploy(replicas[1], 2)
+    await shows(replicas, streams=TABS, newest=0, share=0.0, since=second["deployedAt"])
+    for listener in [*old[0][:8], *old[1][:4]]:
+        await listener.close()
+    await open_tabs(replicas[0], running(2), 12)
+    await open_tabs(replicas[1], None, 2)
+    await shows(replicas, streams=TABS + 2, newest=12, unknown=2, share=0.4, other=0, stale=False)
+    assert [by_build(asked(replica)) for replica in replicas] == [{2: 12, 1: 18, 0: 2}] * 2
+    for watching in boards:
+        await eventually(lambda watching=watching: told(watching).get("newest") == 12, FOLLOWS, "the board's event")
+        note = told(watching)
+        assert note["deployments"] == [
+            {"deployedAt": second["deployedAt"], "streams": 12},
+            {"deployedAt": first["deployedAt"], "streams": 18},
+        ]
+        assert not {"samples", "reached"} & note.keys()
+        assert all(event.id is None for event in watching.events)
+
+    third = await deploy(replicas[0], 1)
+    assert third["rollback"]
+    await shows(replicas, streams=TABS + 2, newest=18, share=0.6, since=third["deployedAt"])
+    assert [entry["streams"] for entry in asked(replicas[0])["deployments"]] == [18, 12, 0]
+
+
+async def test_killed_replica_leaves_the_count(redis_server, start_replica, open_tabs, board):
+    """The streams of a replica that was killed with -9 are counted for a few seconds, and then no more."""
+    replicas = [start_replica(redis_url=redis_server.url) for _ in range(2)]
+    await deploy(replicas[0], 1)
+    await open_tabs(replicas[0], running(1), 5)
+    await open_tabs(replicas[1], running(1), 7)
+    watching = await board(replicas[0])
+    await shows(replicas, streams=12)
+    await eventually(lambda: told(watching).get("streams") == 12, FOLLOWS, "the board's event")
+    replicas[1].kill()
+    await shows(replicas[:1], FORGOTTEN, streams=5)
+    await eventually(lambda: told(watching).get("streams") == 5, FORGOTTEN, "the board's event")
+
+
+async def test_replica_that_is_shut_down_leaves_at_once(redis_server, start_replica, open_tabs):
+    """A replica that ends in order takes its counts with it, long before they would expire."""
+    replicas = [start_replica(redis_url=redis_server.url) for _ in range(2)]
+    await deploy(replicas[0], 1)
+    await open_tabs(replicas[0], running(1), 5)
+    await open_tabs(replicas[1], running(1), 7)
+    await shows(replicas, streams=12)
+    await asyncio.to_thread(replicas[1].terminate)
+    assert len(redis_server.cli("KEYS", "vectr0:replicas:*").split()) == 1
+
+    assert await shows(replicas[:1], streams=5) < 4
+
+
+async def test_redis_outage_makes_the_numbers_old(redis_server, start_replica, open_tabs, board):
+    """While Redis is away the numbers of then are given, marked as old, at once; when it is back they are right again."""
+    replicas = [start_replica(redis_url=redis_server.url) for _ in range(2)]
+    await deploy(replicas[0], 1)
+    old = await open_tabs(replicas[0], running(1), 3)
+    await open_tabs(replicas[1], running(1), 4)
+    watching = await board(replicas[0])
+    await shows(replicas, streams=7, stale=False)
+    await eventually(lambda: told(watching).get("streams") == 7, FOLLOWS, "the board's event")
+    redis_server.kill()
+    await shows(replicas, FORGOTTEN, streams=7, stale=True)
+    await eventually(lambda: told(watching)["stale"], FORGOTTEN, "the word that it is old")
+    old_as_of = asked(replicas[0])["asOf"]
+    assert old_as_of < time.time() * 1000 - 5000
+    await old[0].close()
+    start = time.monotonic()
+    for replica in replicas:
+        asked(replica)
+    assert time.monotonic() - start < 6
+    redis_server.start()
+
+    await shows(replicas, 15.0, streams=6, stale=False)
+    await eventually(
+        lambda: not told(watching)["stale"] and told(watching)["streams"] == 6, 15.0, "the word that it is not"
+    )
+    assert asked(replicas[0])["asOf"] > old_as_of
+
+
+async def test_curve_survives_restarts(redis_server, start_replica, open_tabs):
+    """The samples since the newest deployment, and its milestones, are there after all replicas were restarted."""
+    replica = start_replica(redis_url=redis_server.url)
+    await deploy(replica, 1)
+    newest = await deploy(replica, 2)
+    old = await open_tabs(replica, running(1), 4)
+    await shows([replica], streams=4, newest=0)
+    await eventually(lambda: asked(replica)["samples"], what="a sample")
+    for listener in old:
+        await listener.close()
+    await open_tabs(replica, running(2), 4)
+    await eventually(lambda: asked(replica)["deployments"][0]["reached"]["99"] is not None, 30, "the last milestone")
+    before = asked(replica)
+    assert [sample["newest"] for sample in before["samples"]][-1] == 4
+    assert 0 < before["deployments"][0]["reached"]["50"] <= before["deployments"][0]["reached"]["99"] < 30_000
+    assert before["deployments"][1]["reached"] == {"50": None, "90": None, "99": None}
+    replica.terminate()
+    other = start_replica(redis_url=redis_server.url)
+
+    after = asked(other)
+    assert after["since"] == newest["deployedAt"]
+    assert after["samples"][: len(before["samples"])] == before["samples"]
+    assert after["deployments"][0]["reached"] == before["deployments"][0]["reached"]
+
+
+async def test_forgotten_channel(redis_server, start_replica, open_tabs):
+    """A channel that is forgotten leaves nothing behind, and has no adoption."""
+    replica = start_replica(redis_url=redis_server.url)
+    await deploy(replica, 1)
+    await open_tabs(replica, running(1), 1)
+    await eventually(lambda: asked(replica)["samples"], what="a sample")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    assert httpx.delete(f"{replica.url}/deployments/web/production", headers=headers).status_code == 204
+    response = httpx.get(f"{replica.url}/deployments/web/production/adoption")
+
+    assert response.status_code == 404
+    assert response.json()["detail"] == "web/production has no deployment"
+    await eventually(lambda: not redis_server.cli("KEYS", "vectr0:adoption:*"), what="the end of the curve")
+    await eventually(lambda: not redis_server.cli("KEYS", "vectr0:replicas:*"), what="the end of the counts")
+
+
+async def test_metrics(start_replica, open_tabs):
+    """The gauge counts streams by what they run, in four series whatever they say."""
+    replica = start_replica()
+    await deploy(replica, 1)
+    await deploy(replica, 2)
+    for said, count in ((running(1), 3), (running(2), 2), (running(3), 1), (running(4), 1), (None, 4)):
+        await open_tabs(replica, said, count)
+
+    def series() -> dict[str, float]:
+        names = ("newest", "older", "other", "unknown")
+        return {name: replica.metric(f'vectr0_streams_running{{build="{name}"}}') for name in names}
+
+    await eventually(lambda: series() == {"newest": 2, "older": 3, "other": 2, "unknown": 4}, what=f"not {series()}")
+    text = httpx.get(f"{replica.url}/metrics").text
+    assert text.count("\nvectr0_streams_running{") == 4
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Replica]:
+    """One service for what needs no Redis of its own."""
+    replica = Replica(tmp_path_factory.mktemp("service"))
+    try:
+        yield replica.start()
+    finally:
+        replica.kill()
+
+
+@pytest.mark.parametrize(
+    ("query", "value"),
+    [("running=a%7Eb", "a~b"), ("running=~5", "~5"), ("running=feature/x", "feature/x"), ("running=a+b", "a b"),
+     ("lastEventId=5&running=%C3%A9", "é"), ("running=" + "x" * 65, "x" * 65), ("running=a~9007199254740992", "a~9007199254740992")],
+)  # fmt: skip
+def test_wrong_running(replica, query, value):
+    """What breaks the rule is refused for good, with the field, the value and the rule."""
+    response = httpx.get(f"{replica.url}/events/web/production?{query}", headers={"Origin": "https://app.example"})
+
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["access-control-allow-origin"] == "*"
+    [error] = response.json()["errors"]
+    assert error["field"] == "running"
+    assert error["message"].startswith("must be a commit (1 to 64 of A-Z a-z 0-9 . _ -), or commit~number")
+    assert error["message"].endswith(f"not {value}")
+
+
+def test_running_given_twice(replica):
+    """A page runs one build."""
+    response = httpx.get(f"{replica.url}/events/web/production?running=a&running=a")
+
+    assert response.status_code == 400
+    assert response.json()["errors"] == [{"field": "running", "message": "is given twice"}]
+
+
+@pytest.mark.parametrize("query", ["running=", "running=unknown", "running=unknown~5", "notrunning=a/b", "Running=a/b"])
+async def test_what_says_nothing_is_unknown(start_replica, query):
+    """An empty value and the stamp's `unknown` open a stream that is counted as unknown; so does any other parameter."""
+    replica = start_replica()
+    await deploy(replica, 1)
+    listener = await Listener.open(f"{replica.url}/events/web/production?{query}")
+
+    assert listener.status == 200
+    await eventually(lambda: asked(replica)["unknown"] == 1, what="the count")
+    await listener.close()
+
+
+async def test_counted_with_either_end(replica, open_tabs):
+    """A stream that is counted gets the same events as any other, and resumes by its id."""
+    await deploy(replica, 1)
+    second = await deploy(replica, 2)
+    [listener] = await open_tabs(replica, running(1), 1)
+    await eventually(lambda: listener.events, what="the first event")
+    assert listener.deployments == [second]
+    resumed = await Listener.open(
+        f"{replica.url}/events/web/production?lastEventId={second['previous']}&running={running(2)}"
+    )
+    await eventually(lambda: resumed.events, what="the first event")
+
+    assert resumed.deployments == [second]
+    await resumed.close()
+
+
+def test_channel_without_deployments(replica):
+    """There is nothing to run, and a wrong parameter is named."""
+    assert httpx.get(f"{replica.url}/deployments/made/up/adoption").status_code == 404
+    assert httpx.get(f"{replica.url}/deployments/made/up/adoption?x=1").status_code == 400
+    assert httpx.get(f"{replica.url}/deployments/-made/up/adoption").status_code == 404
+
+
+def test_board_off(start_replica):
+    """With VECTR0_BOARD=off nothing shows more than one named channel; each by its own name is there."""
+    replica = start_replica(board="off")
+    post(replica.url)
+    for path in ("/events", "/deployments"):
+        response = httpx.get(replica.url + path, headers={"Origin": "https://app.example"})
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["access-control-allow-origin"] == "*"
+        assert "VECTR0_BOARD is off" in response.json()["detail"]
+
+    for path in ("", "/latest", "/adoption"):
+        assert httpx.get(f"{replica.url}/deployments/web/production{path}").status_code == 200
+    with httpx.stream("GET", f"{replica.url}/events/web/production") as stream:
+        assert stream.status_code == 200
+    assert post(replica.url, deployment(version="2")).status_code == 201
+    assert "web" not in httpx.get(f"{replica.url}/metrics").text
