@@ -74,8 +74,7 @@ def test_builds_are_bounded():
 def test_counting_a_stream_allocates_nothing():
     """A stream more of a build that is there costs no memory but its own pointer."""
     tallies = Tallies()
-    held = [None] * 10_000
-    tallies.enter(ONE)
+    held = [tallies.enter(ONE)] * 10_000
     tracemalloc.start()
     for index in range(len(held)):
         held[index] = tallies.enter(ONE)

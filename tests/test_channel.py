@@ -344,6 +344,8 @@ class BoardDouble:
     def unwatch(self, channel: Channel) -> None:
         channel.leave(self.views.pop(channel))
 
+    def read_bulletin(self) -> None: ...
+
 
 async def test_channel_that_is_being_read_for_a_board_stays():
     """A board's new channel isn't let go between the message that named it and the read that fills it."""

@@ -178,3 +178,56 @@ test("share: it may be closed by whoever hears a message", inWorld(async (world)
 
     assert.deepEqual([two.parts, two.tab.timers], [[], 0]);
 }));
+
+test("share: each hears what all tabs say, until they are gone", inWorld(async (world) => {
+    const [one, two, other] = [await member(world), await member(world), await member(world, {}, "vectr0:test2")];
+    const heard = async ({ tab, share }) => [...new Set(await tab.run(() => share.heard()))].sort();
+    one.tab.run(() => one.share.say("a"));
+    two.tab.run(() => two.share.say("b"));
+    other.tab.run(() => other.share.say("c"));
+    assert.deepEqual(await heard(one), ["a"]);
+    await world.settle();
+    assert.deepEqual([await heard(one), await heard(two), await heard(other)], [["a", "b"], ["a", "b"], ["c"]]);
+    two.tab.run(() => two.share.say("a"));
+    await world.settle();
+    assert.deepEqual(await heard(one), ["a"]);
+    two.tab.run(() => two.share.say("b"));
+    await world.settle();
+    await two.tab.crash();
+
+    assert.deepEqual(await heard(one), ["a"]);
+}));
+
+test("share: what was said ends with it, also before it could be heard", inWorld(async (world) => {
+    const [one, two] = [await member(world), await member(world)];
+    one.tab.run(() => {
+        one.share.say("a");
+        one.share.close();
+    });
+    two.tab.run(() => two.share.say("b"));
+    await world.settle();
+    two.tab.run(() => two.share.close());
+    await world.settle();
+
+    assert.deepEqual([one, two].flatMap(({ tab }) => world.locks.heldBy(tab)), []);
+}));
+
+for (const missing of ["BroadcastChannel", "locks"]) {
+    test(`share: without ${missing} a tab hears itself alone`, inWorld(async (world) => {
+        const [one, two] = [await member(world, { without: [missing] }), await member(world, { without: [missing] })];
+        one.tab.run(() => one.share.say("a"));
+        two.tab.run(() => two.share.say("b"));
+        await world.settle();
+
+        assert.deepEqual(await two.tab.run(() => two.share.heard()), ["b"]);
+    }));
+}
+
+test("share: where locks are refused a tab hears itself alone", inWorld(async (world) => {
+    world.locks.refuse = new DOMException("not here", "SecurityError");
+    const one = await member(world);
+    one.tab.run(() => one.share.say("a"));
+    await world.settle();
+
+    assert.deepEqual(await one.tab.run(() => one.share.heard()), ["a"]);
+}));

@@ -728,3 +728,113 @@ test("shareWatch: other options are another watch; what can't be watched is said
     tab.run(releaseTwo);
     await world.pass(SECOND);
 }));
+
+// What the hub is told that runs here
+
+/** What the open stream tells. */
+function told(world) {
+    assert.equal(world.open.length, 1);
+    return new URL(world.open[0].url).searchParams.get("running");
+}
+
+test("running: the stream tells what the page runs", inWorld(async (world) => {
+    await world.page();
+
+    assert.equal(told(world), "1111111~1");
+}));
+
+test("running: a build without a number is its commit", inWorld(async (world) => {
+    await world.page({}, { current: build(1, { buildNumber: 0 }) });
+
+    assert.equal(told(world), "1111111");
+}));
+
+for (const [name, fields] of [
+    ["a slash", { gitCommit: "feature/x" }], ["too many characters", { gitCommit: "x".repeat(65) }],
+    ["no commit", { gitCommit: "" }], ["a number that isn't whole", { buildNumber: 1.5 }],
+    ["a number below zero", { buildNumber: -1 }], ["a number too large", { buildNumber: 2 ** 60 }],
+]) {
+    test(`running: a build that the hub wouldn't take, with ${name}, isn't told`, inWorld(async (world) => {
+        await world.page({}, { current: build(1, fields) });
+
+        assert.equal(told(world), null);
+    }));
+}
+
+test("running: of several tabs the oldest build is told, and anew when that tab is gone", inWorld(async (world) => {
+    await world.hub.deploy(2);
+    world.served = 2;
+    const lead = await world.page({}, { current: build(2) });
+    assert.equal(told(world), "2222222~2");
+    const old = await world.page({}, { current: build(1) });
+    const other = await world.page({}, { current: build(2) });
+    await world.pass(6 * SECOND);
+    assert.equal(told(world), "1111111~1");
+    await world.pass(10 * MINUTE);
+    assert.equal(world.streams.length, 2);
+    await old.crash();
+    await world.pass(6 * SECOND);
+
+    assert.equal(told(world), "2222222~2");
+    assert.equal(world.streams.length, 3);
+    assert.deepEqual([lead, other].map((tab) => tab.snapshot.connection), ["live", "live"]);
+}));
+
+test("running: without build times the lowest number is the oldest", inWorld(async (world) => {
+    await world.page({}, { current: build(2, { buildTime: 0 }) });
+    await world.page({}, { current: build(1, { buildTime: 0 }) });
+    await world.pass(6 * SECOND);
+
+    assert.equal(told(world), "1111111~1");
+}));
+
+test("running: a tab that takes the lead tells the oldest build with its first stream", inWorld(async (world) => {
+    const lead = await world.page({}, { current: build(1) });
+    await world.page({}, { current: build(2) });
+    await world.page({}, { current: build(1) });
+    await lead.close();
+    await world.pass(0);
+
+    assert.equal(world.streams.length, 2);
+    assert.equal(told(world), "1111111~1");
+}));
+
+test("running: telling it anew prompts nobody twice, and misses nothing", inWorld(async (world) => {
+    await world.hub.deploy(1);
+    const [lead, other] = [await world.page({}, { current: build(2) }), await world.page({}, { current: build(2) })];
+    world.served = 3;
+    await world.hub.deploy(3);
+    await world.pass(MINUTE);
+    assert.deepEqual([lead, other].map((tab) => tab.heard("update").length), [1, 1]);
+    const old = await world.page({}, { current: build(1) });
+    await world.pass(MINUTE);
+    assert.equal(told(world), "1111111~1");
+    world.served = 4;
+    await world.hub.deploy(4);
+    await world.pass(MINUTE);
+
+    assert.deepEqual([lead, other].map((tab) => tab.heard("update").length), [2, 2]);
+    assert.deepEqual([lead, other, old].map((tab) => tab.heard("deployment").length), [3, 3, 2]);
+    assert.equal(lead.heard("state").filter((state) => state !== "live").length, 0);
+}));
+
+test("running: what only version.json tells is told when that is known", inWorld(async (world) => {
+    await world.page({}, { current: null });
+    await world.pass(6 * SECOND);
+
+    assert.equal(told(world), "1111111~1");
+}));
+
+for (const missing of ["BroadcastChannel", "locks"]) {
+    test(`running: without ${missing} each tab tells its own`, inWorld(async (world) => {
+        for (const number of [1, 2]) {
+            await world.page({ without: [missing] }, { current: build(number) });
+        }
+        await world.pass(MINUTE);
+
+        assert.deepEqual(
+            world.streams.map(({ url }) => new URL(url).searchParams.get("running")),
+            ["1111111~1", "2222222~2"],
+        );
+    }));
+}
