@@ -4,7 +4,8 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -130,6 +131,20 @@ def deployments(url: str, parameters: Mapping[str, str], *, timeout: float) -> l
     if not isinstance(document, dict) or not isinstance(document.get("deployments"), list):
         raise HubUnavailableError(f"{name} is no hub: its answer is no list of deployments")
     found: list[Record] = document["deployments"]
+    return found
+
+
+def adoptions(url: str, channels: Iterable[str], *, timeout: float) -> dict[str, Record]:
+    """Read who runs what on channels. What can't be had is left out: the list is as good without it."""
+    hub = address(url)
+    found: dict[str, Record] = {}
+    with httpx.Client(timeout=timeout, follow_redirects=True) as client, suppress(httpx.TransportError):
+        for channel in channels:
+            response = client.get(f"{hub}/deployments/{channel}/adoption")
+            with suppress(ValueError):
+                document = response.json() if response.is_success else None
+                if isinstance(document, dict) and isinstance(document.get("streams"), int):
+                    found[channel] = document
     return found
 
 

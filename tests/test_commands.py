@@ -8,7 +8,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 from queue import Queue
@@ -16,8 +16,10 @@ from subprocess import Popen
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 
+from service.listing import shown_share
 from tests.command_parts import (
     STAMP,
     Answer,
@@ -417,10 +419,52 @@ def test_list(service, tmp_path):
 
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
-        "CHANNEL            VERSION  COMMIT        BUILD  DEPLOYED",
-        "marketing/staging  v7       3f2c1ab9d8e7         just now",
-        "web/production     v1.0.0   3f2c1ab       1      just now (rollback)",
+        "CHANNEL            VERSION  COMMIT        BUILD  TABS  DEPLOYED",
+        "marketing/staging  v7       3f2c1ab9d8e7         none  just now",
+        "web/production     v1.0.0   3f2c1ab       1      none  just now (rollback)",
     ]
+
+
+def test_list_shows_who_runs_it(service, tmp_path):
+    """The share is of those that say what they run; it is rounded down, so that 100 % are all."""
+    recorded(service, version="1", gitCommit="1111111")
+    recorded(service, version="2", gitCommit="2222222")
+    with ExitStack() as tabs:
+        for build in ("1111111", "2222222", "2222222", ""):
+            url = f"{service.url}/events/web/production?running={build}"
+            tabs.enter_context(httpx.stream("GET", url))
+
+        def listed() -> str:
+            return in_process("list", env=hub(service.url), cwd=tmp_path).stdout.splitlines()[1]
+
+        wait_until(lambda: "of 3" in listed(), what="the count of all three")
+        assert listed() == "web/production  v2       2222222  1      66% of 3  just now"
+
+
+@pytest.mark.parametrize(
+    ("adoption", "shown"),
+    [
+        ({"streams": 0, "unknown": 0, "deployments": [], "stale": False}, "none"),
+        ({"streams": 4, "unknown": 4, "deployments": [], "stale": False}, "? of 4"),
+        ({"streams": 4, "unknown": 0, "deployments": [{"deployedAt": 5, "streams": 4}], "stale": True},
+         "100% of 4 (old)"),
+        ({"streams": 4, "unknown": 0, "deployments": [{"deployedAt": 6, "streams": 4}], "stale": False}, "0% of 4"),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_the_share_of_tabs(adoption, shown):
+    """It says of whom, that nobody is there, that nobody says, and that the numbers are old."""
+    assert shown_share({"deployedAt": 5}, adoption) == shown
+
+
+def test_list_of_a_hub_that_does_not_count(tmp_path):
+    """A hub that doesn't know who runs what is listed all the same."""
+    with WebServer(in_turn(Answer.json({"deployments": [RECORD]}), Answer(404))) as server:
+        done = in_process("list", env=hub(server.url), cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert server.requests[1].path == "/deployments/web/staging/adoption"
+    assert len(done.stdout.splitlines()) == 2
 
 
 def test_list_as_json(service, tmp_path):
