@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 
@@ -404,6 +405,43 @@ async def test_the_lead_passes_on_when_its_tab_is_closed(context, shop, start_re
 
 
 # The refresh
+
+
+async def test_the_tabs_of_a_browser_count_once_for_the_oldest_build(context, shop, start_replica):
+    """The hub is told the oldest build among the tabs, and anew when another one becomes the oldest."""
+    hub = start_replica()
+    shop.hub = hub.url
+
+    async def counts(expected: dict[int, int]) -> None:
+        def is_so() -> bool:
+            found = httpx.get(f"{hub.url}/deployments/{shop.app}/production/adoption").json()
+            return {entry["buildNumber"]: entry["streams"] for entry in found["deployments"]} == expected
+
+        await eventually(is_so, 20, f"the counts {expected}")
+
+    await shop.deploy(1)
+    lead, second, third = [await context.new_page() for _ in range(3)]
+    for page in (lead, second, third):
+        await opened(page, shop)
+    await counts({1: 1})
+    await shop.deploy(2)
+    for page in (lead, second):
+        await prompts(page, 2)
+        await button(page, "Refresh").click()
+        await runs(page, 2)
+    await counts({1: 1, 2: 0})
+    await third.close()
+    await counts({1: 0, 2: 1})
+
+    shop.swap(2, page=1)  # as a cache gives it
+    third = await context.new_page()
+    await opened(third, shop)
+    await counts({1: 1, 2: 0})
+    await third.close()
+    await counts({1: 0, 2: 1})
+    assert hub.health()["streams"] == 1
+    for page in (lead, second):
+        assert await builds_prompted(page) == []
 
 
 async def test_a_refresh_that_gives_the_old_version_is_no_loop(page, site, shop):
