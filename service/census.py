@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -210,8 +210,11 @@ class Census:
         """Match what was counted with the kept deployments."""
         seen: dict[ChannelName, _Seen] = {}
         for number, (name, all_counts) in enumerate(counted.items(), start=1):
-            # Another replica's channel, too, has to be known for its curve; the relay keeps it true from now on.
-            channel = self._channels.open(name)
+            channel = self._channels.get(name)
+            if channel is None or len(all_counts) > 1:
+                # Another replica has streams on it: it has to be known for its curve, and is kept true by the relay.
+                # One on which nobody is any more may leave memory.
+                channel = self._channels.open(name)
             if not channel.loaded:
                 self._channels.read_soon(channel)
                 continue
@@ -227,22 +230,24 @@ class Census:
     async def _keep(self, turn: Turn) -> None:
         """Keep the curves of all channels: this replica is the one."""
         unknown = [name for name in self._seen if name not in self._curves]
-        if unknown:
-            texts = await self._roll.curves(unknown)
-            self._curves |= {name: Curve.from_json(text) for name, text in zip(unknown, texts, strict=True)}
-        changed: dict[ChannelName, bytes | None] = {}
-        for number, (name, seen) in enumerate(self._seen.items(), start=1):
-            if self._curves[name].add(turn.now_ms, seen.adoption):
-                changed[name] = self._curves[name].json
-            if number % SLICE == 0:
-                await asyncio.sleep(0)
+        for batch in _slices(unknown):
+            texts = await self._roll.curves(batch)
+            self._curves |= {name: Curve.from_json(text) for name, text in zip(batch, texts, strict=True)}
+        changed: dict[ChannelName, Curve | None] = {}
+        for batch in _slices([*self._seen]):
+            for name in batch:
+                if self._curves[name].add(turn.now_ms, self._seen[name].adoption):
+                    changed[name] = self._curves[name]
+            await asyncio.sleep(0)
         for name in self._curves.keys() - self._seen.keys():
             del self._curves[name]
             channel = self._channels.get(name)
             if channel is not None and channel.loaded and not channel.frames:
                 changed[name] = None
-        if changed:
-            await self._roll.keep_curves(changed)
+        for batch in _slices([*changed]):
+            await self._roll.keep_curves(
+                {name: None if (curve := changed[name]) is None else curve.json for name in batch}
+            )
 
     def _forget(self) -> None:
         """Drop what is no longer needed."""
@@ -284,6 +289,10 @@ def document_of(name: ChannelName, adoption: Adoption, as_of: int | None, *, is_
         **adoption.document(),
         "deployments": [{"deployedAt": at, "streams": streams} for at, streams in adoption.deployments],
     }
+
+
+def _slices(names: list[ChannelName]) -> Iterator[list[ChannelName]]:
+    return (names[start : start + SLICE] for start in range(0, len(names), SLICE))
 
 
 def _count(channel: Channel, changes: tuple[int, int]) -> _Own:

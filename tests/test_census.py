@@ -489,6 +489,25 @@ async def test_curve_of_a_channel_that_only_others_have(replicas):
     assert [sample[1:] for sample in answer.curve.samples] == [(1, 1, 0)]
 
 
+async def test_channel_that_nobody_is_on_may_leave_memory(replicas):
+    """The census keeps a channel in memory only while another replica has streams on it."""
+    a, b = replicas
+    await a.turn()
+    streams = b.opens(ONE)
+    await b.turn()
+    for _ in range(200):
+        await a.turn()
+        a.channels.let_go()
+    assert a.channels.get(WEB)
+    close(streams)
+    await b.turn()
+    for _ in range(200):
+        await a.turn()
+        a.channels.let_go()
+
+    assert a.channels.get(WEB) is None
+
+
 async def test_curve_of_a_forgotten_channel(replicas):
     """It goes with the channel."""
     a, _ = replicas
