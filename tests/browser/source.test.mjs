@@ -7,7 +7,7 @@ const PROBLEM = [404, { status: 404, title: "Not Found", detail: "no deployment 
 const HTML = [200, "<!doctype html><title>Shop</title>"];
 
 /** Open a source in a tab of its own. What it says is in `deployments`, `pings` and `states`. */
-async function listening(world, { visible = true, hub = HUB, running = "", ...page } = {}) {
+async function listening(world, { visible = true, hub = HUB, running = undefined, ...page } = {}) {
     const tab = world.tab(page);
     const heard = { tab, running, isVisible: visible, deployments: [], pings: [], states: [], problems: [] };
     heard.source = tab.run(
@@ -58,7 +58,7 @@ test("source: the newest deployment comes when it opens, others when they are re
 
     assert.deepEqual(heard.deployments, [first, second]);
     assert.deepEqual([heard.states[0], heard.state], ["connecting", "live"]);
-    assert.equal(world.streams[0].url, `${HUB}events/web/production`);
+    assert.equal(world.streams[0].url, `${HUB}events/web/production?running=`);
     assert.equal(world.requests.length, 0);
 }));
 
@@ -76,7 +76,7 @@ test("source: a hub behind a path prefix is asked below it", inWorld(async (worl
     world.hub.mode = "refusing";
     await listening(world, { hub: `${HUB}vectr0/` });
 
-    assert.equal(world.streams[0].url, `${HUB}vectr0/events/web/production`);
+    assert.equal(world.streams[0].url, `${HUB}vectr0/events/web/production?running=`);
     assert.equal(world.polls[0].url, `${HUB}vectr0/deployments/web/production/latest`);
 }));
 
@@ -123,7 +123,7 @@ test("source: 40 s of silence on an open line and it is opened anew, from the ne
 
     assert.equal(world.streams.length, 2);
     assert.equal(world.open.length, 1);
-    assert.equal(world.open[0].url, `${HUB}events/web/production?lastEventId=${deployedAt}`);
+    assert.equal(world.open[0].url, `${HUB}events/web/production?running=&lastEventId=${deployedAt}`);
     assert.equal(heard.deployments.length, 1);
 }));
 
@@ -565,7 +565,7 @@ test("source: the hub is told what runs here", inWorld(async (world) => {
     world.open[0].refuse();
     await untilOpened(world);
 
-    assert.equal(world.open[0].url, `${HUB}events/web/production?lastEventId=${deployedAt}&running=3f2c1ab~128`);
+    assert.equal(world.open[0].url, `${HUB}events/web/production?running=3f2c1ab~128&lastEventId=${deployedAt}`);
     assert.equal(heard.deployments.length, 1);
 }));
 
@@ -579,7 +579,7 @@ test("source: when something else runs here the hub is told over another stream,
 
     assert.deepEqual(
         world.streams.map(({ url }) => new URL(url).search),
-        ["?running=1111111~1", `?lastEventId=${deployedAt}&running=2222222~2`],
+        ["?running=1111111~1", `?running=2222222~2&lastEventId=${deployedAt}`],
     );
     assert.deepEqual(world.streams.map(({ readyState }) => readyState), [2, 1]);
     assert.deepEqual(heard.deployments.map(({ buildNumber }) => buildNumber), [1, 2]);
@@ -600,6 +600,14 @@ test("source: what was recorded while it told that comes over the other stream",
 
     assert.deepEqual(heard.deployments.at(-1), second);
     assert.equal(heard.deployments.length, 2);
+}));
+
+test("source: where nothing says what runs here, the stream stays the first one", inWorld(async (world) => {
+    await world.hub.deploy(1);
+    await listening(world);
+    await world.pass(MINUTE);
+
+    assert.equal(world.streams.length, 1);
 }));
 
 test("source: a stream that was never heard isn't opened anew for that", inWorld(async (world) => {

@@ -743,10 +743,10 @@ test("running: the stream tells what the page runs", inWorld(async (world) => {
     assert.equal(told(world), "1111111~1");
 }));
 
-test("running: a build without a number is its commit", inWorld(async (world) => {
+test("running: a build without a number has the number 0", inWorld(async (world) => {
     await world.page({}, { current: build(1, { buildNumber: 0 }) });
 
-    assert.equal(told(world), "1111111");
+    assert.equal(told(world), "1111111~0");
 }));
 
 for (const [name, fields] of [
@@ -756,8 +756,10 @@ for (const [name, fields] of [
 ]) {
     test(`running: a build that the hub wouldn't take, with ${name}, isn't told`, inWorld(async (world) => {
         await world.page({}, { current: build(1, fields) });
+        await world.pass(MINUTE);
 
-        assert.equal(told(world), null);
+        assert.equal(told(world), "");
+        assert.equal(world.streams.length, 1);
     }));
 }
 
@@ -816,6 +818,16 @@ test("running: telling it anew prompts nobody twice, and misses nothing", inWorl
     assert.deepEqual([lead, other].map((tab) => tab.heard("update").length), [2, 2]);
     assert.deepEqual([lead, other, old].map((tab) => tab.heard("deployment").length), [3, 3, 2]);
     assert.equal(lead.heard("state").filter((state) => state !== "live").length, 0);
+}));
+
+test("running: where neither the page nor a version.json tells, one stream is enough", inWorld(async (world) => {
+    world.served = [404, ""];
+    await world.page({}, { current: null });
+    await world.pass(MINUTE);
+
+    assert.equal(told(world), "");
+    assert.equal(world.streams.length, 1);
+    world.warnings.length = 0;
 }));
 
 test("running: what only version.json tells is told when that is known", inWorld(async (world) => {
