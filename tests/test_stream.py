@@ -5,10 +5,14 @@ from typing import Any
 import pytest
 
 from service import stall
-from service.channel import Channel
+from service.adoption import Adoption
+from service.build import Build
+from service.bulletin import Bulletin
+from service.channel import Channel, Channels
 from service.deployment import ChannelName
+from service.frame import adoption_frame
 from service.metrics import Metrics
-from service.stream import Stream, Streams
+from service.stream import Board, Stream, Streams
 
 pytestmark = pytest.mark.anyio
 
@@ -59,3 +63,58 @@ async def test_farewell_that_finds_the_socket_full_is_not_waited_for(monkeypatch
     assert transport.written.endswith(b"0\r\n\r\n")
     async with asyncio.timeout(5):
         await transport.aborted.wait()
+
+
+@pytest.mark.parametrize("ends", ["connection_lost", "shutdown"])
+async def test_a_stream_is_counted_until_it_ends(ends):
+    """However it ends, it is counted no more, and once: a shutdown leaves first, and then the connection is lost."""
+    metrics = Metrics()
+    channel = Channel(ChannelName("web/production"), asyncio.get_running_loop().call_soon, metrics)
+    other = channel.tallies.enter(Build("3f2c1ab", 128))
+    stream = Stream(Streams(10, metrics), channel, chunked=True)
+    transport: Any = FullTransport()
+    transport.protocol = stream
+    stream.begin(transport, set())
+    stream.count(Build("3f2c1ab", 128))
+    assert channel.tallies.counts == {"3f2c1ab~128": 2}
+    if ends == "shutdown":
+        stream.shutdown()
+        assert channel.tallies.counts == {"3f2c1ab~128": 1}
+    stream.connection_lost(None)
+    transport.abort()
+    assert channel.tallies.counts == {"3f2c1ab~128": 1}
+
+    channel.tallies.leave(other)
+    assert channel.tallies.counts == {}
+
+
+async def test_a_board_reads_on_when_its_socket_takes_more():
+    """A board whose socket is full gets the latest note of each channel later, each once."""
+    loop, metrics, bulletin = asyncio.get_running_loop(), Metrics(), Bulletin()
+    channels = Channels(loop.call_soon, loop.time, metrics)
+    board = Board(Streams(10, metrics), channels, bulletin, chunked=False)
+    transport: Any = FullTransport()
+    transport.protocol = board
+    board.begin(transport, set())
+
+    def post(app: str, streams: int) -> None:
+        adoption = Adoption(((1, streams),), 0, 0)
+        frame = adoption_frame({"appName": app, "streams": streams})
+        bulletin.post(ChannelName(f"{app}/production"), adoption, frame, is_stale=False)
+        board.read_bulletin()
+
+    post("web", 1)  # which fills the socket
+    post("web", 2)
+    post("api", 3)
+    post("web", 4)
+    assert transport.written.count(b"event: adoption") == 1
+    written, transport.written = transport.written, b""
+    board.resume_writing()  # for one more
+    board.resume_writing()
+    board.resume_writing()
+    board.connection_lost(None)
+    transport.abort()
+
+    assert b'"streams":1}' in written
+    assert [transport.written.find(b'"streams":%d}' % streams) >= 0 for streams in (2, 3, 4)] == [False, True, True]
+    assert transport.written.count(b"event: adoption") == 2
