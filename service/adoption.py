@@ -159,10 +159,7 @@ class Adoption:
 
 
 def _parsed(running: str) -> Build | None:
-    try:
-        return parse(running)
-    except ValueError:  # OTHER, or what a replica of another version may say
-        return OTHER
+    return parse(running) or (OTHER if running else None)  # OTHER itself, or what a replica of another version says
 
 
 class Curve:

@@ -6,10 +6,7 @@ from typing import Final, NamedTuple
 
 from service.rules import is_commit, is_integer
 
-RUNNING_RULE: Final = (
-    "a commit (1 to 64 of A-Z a-z 0-9 . _ -), or commit~number with the build number, an integer from 0 to 2^53 - 1"
-)
-RUNNING_PATTERN: Final = r"^(?:[A-Za-z0-9._-]{1,64}(?:~(?:0|[1-9][0-9]{0,15}))?)?$"
+RUNNING_FORM: Final = "a commit, or commit~number with the build number"
 
 _HEXADECIMAL: Final = re.compile(r"[0-9A-Fa-f]{7,}")
 
@@ -27,16 +24,15 @@ class Build(NamedTuple):
 
 @lru_cache(maxsize=1024)  # thousands of streams run the same few builds: each is one object, and parsed once
 def parse(text: str) -> Build | None:
-    """Read what a page says that it runs. None where that says nothing: no commit, or the stamp's ``unknown``.
+    """Read what a page says that it runs, in RUNNING_FORM.
 
-    Raises ValueError where RUNNING_RULE is broken.
+    None where that says nothing: the stamp's ``unknown``, or what no record can hold. It is no error, because a page
+    whose stream is refused never hears of a deployment again, and that is worth more than a count.
     """
     commit, tilde, digits = text.partition("~")
-    if not (tilde or commit):
-        return None
     number = int(digits) if re.fullmatch("[0-9]{1,16}", digits) else 0
-    if not is_commit(commit) or (tilde and not digits) or (digits and str(number) != digits) or not is_integer(number):
-        raise ValueError(RUNNING_RULE)
+    if (tilde and not digits) or (digits and str(number) != digits) or not is_integer(number):
+        return None
     return build_of(commit, number)
 
 

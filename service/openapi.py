@@ -4,7 +4,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from service.adoption import MAX_SAMPLES, MILESTONES
-from service.build import RUNNING_PATTERN, RUNNING_RULE
+from service.build import RUNNING_FORM
 from service.deployment import KEPT, MAX_INTEGER, NAME_PATTERN, Submission
 
 JSON: Final = "application/json"
@@ -53,8 +53,8 @@ def document(root_path: str) -> dict[str, Any]:
                 "streamChannel", "One channel: its newest deployment, or what was missed, then each new one",
                 [
                     _parameter(
-                        "running", "query", {"type": "string", "pattern": RUNNING_PATTERN, "examples": ["3f2c1ab~128"]},
-                        f"What the page runs, to be counted: {RUNNING_RULE}.",
+                        "running", "query", {"type": "string", "examples": ["3f2c1ab~128"]},
+                        f"What the page runs, to be counted: {RUNNING_FORM}. Anything else is counted as unknown.",
                     ),
                     _parameter("lastEventId", "query", {"type": "string"}, "For a first connect; the header wins."),
                     _parameter("Last-Event-ID", "header", {"type": "string"}, "The last `deployedAt` that was seen."),

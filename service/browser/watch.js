@@ -154,8 +154,7 @@ class Watch {
         const builds = [this.#current, ...this.#tabs.flat()].filter(Boolean);
         this.#tabs = [[], this.#tabs[0]];
         builds.sort((a, b) => a.buildTime - b.buildTime || a.buildNumber - b.buildNumber);
-        const { gitCommit = "", buildNumber = "" } = builds[0] ?? {};
-        return `${gitCommit}~${buildNumber}`;
+        return builds[0] ? `${builds[0].gitCommit}~${builds[0].buildNumber}` : "";
     }
 
     #disconnect() {
@@ -234,7 +233,7 @@ class Watch {
             this.#isUnknown = false;
             this.#current = freeze(this.#served.build);
             if (!this.#current) {
-                this.#warn("nothing says what this page runs");
+                console.warn("vectr0: nothing says what this page runs");
             }
             this.#lookFor();
         }
