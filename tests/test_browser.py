@@ -163,7 +163,7 @@ def built(folder: Path, app: str, hub: Replica, number: int, *options: str) -> P
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")  # and no warning of a bundler's
     return out
 
 
@@ -620,6 +620,21 @@ async def test_the_notification_is_where_it_belongs(look: str, browser, shop, tm
     assert min(left, right, above, below) > 0
     assert (above < below) == (look != "phone")
     assert {"phone": left == right, "arabic": left < right}.get(look, left > right)
+
+
+@pytest.mark.parametrize(("page_is", "visitor_is"), [("light", "dark"), ("dark", "light")])
+async def test_the_scheme_is_that_of_the_page(page_is: str, visitor_is: str, browser, shop):
+    """Where a page says in a <meta> which scheme it has, the card has that, whatever the visitor's is."""
+    shop.head = f'<meta name="color-scheme" content="{page_is}">'
+    await shop.deploy(1)
+    async with context_of(browser, color_scheme=visitor_is) as context:
+        page = await context.new_page()
+        await opened(page, shop)
+        await shop.deploy(2)
+        await expect(prompt(page, TITLE)).to_be_visible()
+        paper = await prompt(page, TITLE).evaluate("(card) => getComputedStyle(card).backgroundColor")
+
+    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(29, 30, 34)"}[page_is]
 
 
 # The page to try it

@@ -1,4 +1,4 @@
-/** What the notification says; `{}` in `time` stands for how long ago that was. */
+/** What the notification says; `{}` stands for how long ago that was, or for the number. */
 export interface Texts {
     /** The heading, such as "New version available!" */
     title: string;
@@ -6,6 +6,8 @@ export interface Texts {
     rollback: string;
     /** That a refresh still gave the old version. */
     note: string;
+    /** "Build #{}", in every language */
+    build: string;
     /** Such as "Deployed {}" */
     time: string;
     refresh: string;

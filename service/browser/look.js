@@ -77,7 +77,10 @@ span {
 [part=details] > ::before {
     content: "·";
     position: absolute;
-    inset-inline-start: -.75em;
+    inset-inline-start: -1.3em;
+    inline-size: 1.3em;
+    font-family: system-ui, sans-serif;
+    text-align: center;
 }
 [part=commit] {
     font-family: ui-monospace, monospace;
@@ -142,6 +145,13 @@ button:focus-visible {
             opacity: 0;
             scale: .96;
         }
+    }
+}
+@media (forced-colors: active) {
+    [part=refresh] {
+        background: Highlight;
+        color: HighlightText;
+        forced-color-adjust: none;
     }
 }
 @media print {

@@ -137,13 +137,13 @@ export class UpdateNotificationElement extends (globalThis.HTMLElement ?? Object
     #fill({ version, gitTag, gitCommit, buildNumber, deployedAt, rollback }, isRollingOut) {
         const nearest = this.closest("[lang]") ?? document.documentElement;
         const [lang, words] = speak([`${nearest.lang}`, ...navigator.languages]);
-        const texts = { ...words, ...this.texts };
+        const texts = { build: "Build #{}", ...words, ...this.texts };
         const time = ago(this.#watch.now() - deployedAt, lang);
         const { card, status, close } = this.#parts;
         const title = rollback ? texts.rollback : texts.title;
         this.#write("title", title);
         this.#write("badge", gitTag || `v${version}`);
-        this.#write("build", buildNumber && `Build #${buildNumber}`);
+        this.#write("build", buildNumber && texts.build.replace("{}", buildNumber));
         this.#write("time", time && texts.time.replace("{}", time));
         this.#write("commit", gitCommit !== "unknown" && gitCommit.replace(/^([0-9a-f]{7})[0-9a-f]+$/i, "$1"));
         this.#write("note", isRollingOut && texts.note);
@@ -168,7 +168,8 @@ export class UpdateNotificationElement extends (globalThis.HTMLElement ?? Object
         // A deployment after this one changes the card in silence: it is the same piece of news.
         status.textContent = `${title.textContent} ${badge.textContent}`;
         // Where the page has no scheme, the visitor's is right.
-        card.classList.toggle("auto", getComputedStyle(this).colorScheme === "normal");
+        const hasScheme = document.querySelector("meta[name=color-scheme]");
+        card.classList.toggle("auto", !hasScheme && getComputedStyle(this).colorScheme === "normal");
         card.hidden = false;
         this.#ticks = setInterval(() => this.#render(), TICK);
     }

@@ -80,6 +80,12 @@ function files(options, state) {
                 git: (...parameters) => git(root, parameters),
                 readJSON,
             });
+            if (command === "build" && state.stamp.gitCommit === "unknown" && !state.stamp.gitTag) {
+                logger.warn(
+                    "vectr0: neither the commit nor the tag is known, so that nothing tells this build from others, and " +
+                        "its pages will never prompt. Name one: the option `commit`, or the variable GITHUB_SHA.",
+                );
+            }
             state.meta = JSON.stringify({
                 ...state.stamp,
                 hub: address(options.hub || env.VECTR0_URL),

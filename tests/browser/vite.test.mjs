@@ -653,6 +653,18 @@ for (const [major, name] of [
             });
         });
 
+        it("warns of a build that nothing tells from others", async () => {
+            const { warnings, logger } = listener();
+            const page = { "index.html": "<title>Shop</title>" };
+            const { commit, tag, ...rest } = STAMP;
+            await build(page, { plugins: [vectr0({ ...rest, commit: "unknown" })], customLogger: logger });
+            assert.match(warnings.join(), /vectr0: neither the commit nor the tag is known/);
+
+            warnings.length = 0;
+            await build(page, { plugins: [vectr0({ ...rest, commit: "unknown", tag })], customLogger: logger });
+            assert.equal(warnings.filter((text) => text.includes("vectr0")).length, 0);
+        });
+
         describe("on a server", () => {
             const files = {
                 "index.html": '<script type="module" src="/main.js"></script>',
