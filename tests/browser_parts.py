@@ -254,7 +254,7 @@ class Gateway:
                 self.failures += 1
                 writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 return
-            is_held = self.holds and request.startswith(b"GET /events/")
+            is_held = self.holds and request.startswith(b"GET /events")
             answers, requests = await asyncio.open_connection("127.0.0.1", self._replica.port)
             stack.callback(requests.close)
             requests.write(re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", request))

@@ -1,6 +1,6 @@
 /**
- * One channel's deployments from the hub: over an EventSource that is opened anew where the browser gives up or hears
- * nothing, and by polling where streams can't get through.
+ * One channel's deployments from the hub, or those of all channels: over an EventSource that is opened anew where the
+ * browser gives up or hears nothing, and by polling where streams can't get through.
  */
 
 import { fetchJSON } from "./request.js";
@@ -41,13 +41,15 @@ export class Source {
 
     /**
      * @param {string} hub its address, with a slash at the end
-     * @param {string} channel such as "web/production"
+     * @param {string} channel such as "web/production"; "" for all
      * @param {object} callbacks onMessage(message), with `deployment`, the hub's `now` or the connection's `state`;
-     *     onProblem(text), newestId(), isVisible(), running(), which gives what the hub is told that runs here
+     *     onProblem(text), newestId(), isVisible(), running(), which gives what the hub is told that runs here;
+     *     onStream(events), if there, takes each EventSource, to listen to more of it. For all channels the
+     *     `deployment` that polling brings is a list of them: `{ deployments }`
      */
     constructor(hub, channel, callbacks) {
-        this.#stream = `${hub}events/${channel}`;
-        this.#latest = `${hub}deployments/${channel}/latest`;
+        this.#stream = hub + (channel ? `events/${channel}` : "events");
+        this.#latest = hub + (channel ? `deployments/${channel}/latest` : "deployments");
         this.#callbacks = callbacks;
         this.#running = callbacks.running();
         const { signal } = this.#closing;
@@ -129,6 +131,7 @@ export class Source {
             this.#tell({ now: JSON.parse(data).now });
             this.#hear();
         });
+        this.#callbacks.onStream?.(events);
     }
 
     #shut() {
@@ -192,7 +195,7 @@ export class Source {
         if (!this.#callbacks) {
             return;
         }
-        const isHub = status === 200 ? body?.deployedAt : status === 404 && body?.detail;
+        const isHub = status === 200 ? (body?.deployedAt ?? body?.deployments) : status === 404 && body?.detail;
         if (!isHub && status < 500) {
             this.#callbacks.onProblem(`${this.#latest} answers unlike a hub (${status})`);
         } else if (status === 404) {

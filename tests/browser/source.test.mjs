@@ -51,6 +51,29 @@ test("backoff: it is any part of a time that doubles up to a minute", inWorld(as
     }
 }));
 
+test("source: without a channel it is all, and more can be listened to of each stream", inWorld(async (world) => {
+    const taken = [];
+    const nothing = () => undefined;
+    const source = world.tab().run(
+        () =>
+            new Source(HUB, "", {
+                onMessage: nothing,
+                onProblem: nothing,
+                onStream: (events) => taken.push(events),
+                newestId: nothing,
+                isVisible: nothing,
+                running: () => "",
+            }),
+    );
+    await world.settle();
+    source.close();
+
+    assert.equal(taken.length, 1);
+    assert.equal(taken[0], world.streams[0]);
+    assert.equal(new URL(world.streams[0].url).pathname, "/events");
+    assert.equal(world.requests[0]?.url, `${HUB}deployments`);
+}));
+
 test("source: the newest deployment comes when it opens, others when they are recorded", inWorld(async (world) => {
     const first = await world.hub.deploy(1);
     const heard = await listening(world);
