@@ -14,6 +14,7 @@ from typing import TypedDict
 import httpx
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.responses import RedirectResponse
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,6 +28,7 @@ from service.events import Events
 from service.issuer import Issuer
 from service.metrics import Metrics
 from service.origins import OriginMiddleware, Origins
+from service.page import Page
 from service.problem import EXCEPTION_HANDLERS
 from service.publishers import Publishers
 from service.relay import Relay
@@ -109,7 +111,7 @@ class _EventsRoute:
 
 def _requests(origins: Origins, *, board: bool) -> Starlette:
     """Make the application for requests that end."""
-    assets = Assets()
+    assets, page = Assets(), Page()
     application = Starlette(
         routes=[
             Route("/deployments", api.record, methods=["POST"]),
@@ -126,6 +128,8 @@ def _requests(origins: Origins, *, board: bool) -> Starlette:
             Route("/browser/{file}", assets.entry),
             Route("/browser/{build}/{file}", assets.file),
             Route("/demo", assets.demo),
+            Route("/", page.page if board else api.hidden),
+            Route("/dashboard/{build}/{file}", page.file),
             *([] if board else [Route("/events", api.hidden)]),
         ],
         middleware=[Middleware(OriginMiddleware, origins=origins)],
@@ -136,7 +140,10 @@ def _requests(origins: Origins, *, board: bool) -> Starlette:
 
 
 class StripRootPath:
-    """Takes a path prefix off that a proxy has left on; one that the proxy took off isn't there."""
+    """Takes a path prefix off that a proxy has left on; one that the proxy took off isn't there.
+
+    The prefix alone is sent on to the one with a slash, below which the page's own links are right.
+    """
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app = app
@@ -145,6 +152,9 @@ class StripRootPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._root_path and scope["type"] == "http" and scope["path"].startswith(self._root_path + "/"):
             scope["path"] = scope["path"][len(self._root_path) :]
+        elif self._root_path and scope["type"] == "http" and scope["path"] == self._root_path:
+            await RedirectResponse(f"{self._root_path.rpartition('/')[2]}/", 308)(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 

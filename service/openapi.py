@@ -82,6 +82,11 @@ def document(root_path: str) -> dict[str, Any]:
                 "get": _get_file("getFile", "What a module imports; it never changes", "text/javascript", 404),
             },
             "/demo": {"get": _get_file("demo", "A page to try it", "text/html")},
+            "/": {"get": _get_board()},
+            "/dashboard/{build}/{file}": {
+                "parameters": [{"name": "build", "in": "path", "required": True, "schema": {"type": "string"}}, _FILE],
+                "get": _get_file("getBoardFile", "What the board loads; it never changes", "text/javascript", 404),
+            },
         },
         "components": {
             "securitySchemes": {"token": {
@@ -212,6 +217,12 @@ def _get_latest() -> dict[str, Any]:
 def _get_file(operation_id: str, summary: str, content_type: str, *problems: int) -> dict[str, Any]:
     found = {"description": "The text.", "content": {content_type: {}}}
     return _conditional(operation_id, summary, found, "Strong: of the text as it is encoded.", *problems)
+
+
+def _get_board() -> dict[str, Any]:
+    operation = _get_file("board", "The board, a page; where no HTML is asked for by name, a few words", "text/html")
+    operation["responses"]["200"]["content"]["text/plain"] = {}
+    return operation
 
 
 def _conditional(operation_id: str, summary: str, found: dict[str, Any], etag: str, *problems: int) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def _greeting(settings: Settings) -> str:
     fragment = f"#token={settings.printed_token}" if settings.printed_token else ""
     lines += [
         "",
+        f"See what runs where: {url}/{fragment}",
         f"Try it in a browser: {url}/demo{fragment}",
         "Watch:",
         f"  curl -N {url}/events/web/production",
