@@ -41,15 +41,15 @@ export class Source {
 
     /**
      * @param {string} hub its address, with a slash at the end
-     * @param {string} channel such as "web/production"; "" for all
+     * @param {string} channel such as "/web/production"; "" for all
      * @param {object} callbacks onMessage(message), with `deployment`, the hub's `now` or the connection's `state`;
      *     onProblem(text), newestId(), isVisible(), running(), which gives what the hub is told that runs here;
      *     onStream(events), if there, takes each EventSource, to listen to more of it. For all channels the
      *     `deployment` that polling brings is a list of them: `{ deployments }`
      */
     constructor(hub, channel, callbacks) {
-        this.#stream = hub + (channel ? `events/${channel}` : "events");
-        this.#latest = hub + (channel ? `deployments/${channel}/latest` : "deployments");
+        this.#stream = `${hub}events${channel}`;
+        this.#latest = `${hub}deployments${channel && `${channel}/latest`}`;
         this.#callbacks = callbacks;
         this.#running = callbacks.running();
         const { signal } = this.#closing;

@@ -140,7 +140,7 @@ class Watch {
 
     #connect() {
         const { hub, app, environment } = this.#page;
-        this.#source = new Source(hub, `${app}/${environment}`, {
+        this.#source = new Source(hub, `/${app}/${environment}`, {
             onMessage: (message) => this.#tell(message),
             onProblem: (problem) => this.#warn(problem),
             newestId: () => this.#newest?.deployedAt,

@@ -12,7 +12,7 @@ async function listening(world, { visible = true, hub = HUB, running = "", ...pa
     const heard = { tab, running, isVisible: visible, deployments: [], pings: [], states: [], problems: [] };
     heard.source = tab.run(
         () =>
-            new Source(hub, "web/production", {
+            new Source(hub, "/web/production", {
                 onMessage: ({ deployment, now, state }) => {
                     if (deployment) heard.deployments.push(deployment);
                     if (now) heard.pings.push(now);
