@@ -167,7 +167,7 @@ def vectr0(redis_port: int, workers: int = 1, **settings: str) -> Iterator[Runni
         **settings,
     }
     process = pinned(SERVER_CORE, [sys.executable, "-m", "service"], env=environ, stderr=subprocess.DEVNULL)
-    how = {"stream_path": "/events/web/production", "publish_path": "/deployments", "body": payload}
+    how = {"stream_path": "/events/web/production?running=3f2c1ab~128", "publish_path": "/deployments", "body": payload}
     with _running(
         process, port=port, redis_port=redis_port, headers={"Authorization": "Bearer bench"}, **how
     ) as running:
