@@ -458,9 +458,10 @@ async def open_raw(
 
 
 def first_events(answer: Answer) -> list[tuple[str | None, Any]]:
-    """Take apart what a stream starts with, `retry` and deployments and no other byte: their ids and data."""
+    """Take apart what a stream starts with, `retry`, deployments, perhaps who runs them, and no other byte."""
     event = rb"(?:id: (\d+)\n)?event: deployment\ndata: ([^\r\n\0]+)\n\n"
-    assert re.fullmatch(rb"retry: [1-5]\d{3}\n\n(?:" + event + rb")+", answer.body), answer.body[:500]
+    adoption = rb"(?:event: adoption\ndata: [^\r\n\0]+\n\n)*"
+    assert re.fullmatch(rb"retry: [1-5]\d{3}\n\n(?:" + event + rb")+" + adoption, answer.body), answer.body[:500]
     return [
         (match[1].decode() if match[1] else None, json.loads(match[2])) for match in re.finditer(event, answer.body)
     ]
