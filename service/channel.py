@@ -191,7 +191,7 @@ class Channel:
         if self.frames:
             frame = self.frames[-1]
             newest, previous = frame.deployment.id, frame.deployment.previous or 0
-            for count, subscriber in enumerate(islice(self._behind, limit), start=1):  # noqa: B007
+            for count, subscriber in enumerate(islice(self._behind, limit), start=1):  # noqa: B007  # read below
                 if subscriber.sent == previous and subscriber.flowing:  # nearly all: spare them the general rule
                     subscriber.send(frame)
                     subscriber.sent = newest

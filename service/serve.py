@@ -56,8 +56,8 @@ def command(environ: Mapping[str, str], listen: str | None, workers: str | None,
 
 
 def _serve(environ: dict[str, str]) -> None:
-    from service import logs, server  # noqa: PLC0415
-    from service.store import connect  # noqa: PLC0415
+    from service import logs, server  # noqa: PLC0415  # not needed by the other commands
+    from service.store import connect  # noqa: PLC0415  # nor this
 
     try:
         settings, warnings = read(environ, server.raise_descriptor_limit())
