@@ -106,7 +106,9 @@ export class Source {
         }
         this.#shut();
         const id = this.#callbacks.newestId();
-        const events = new EventSource(`${this.#stream}?running=${encodeURIComponent(this.#running)}${id ? `&lastEventId=${id}` : ""}`);
+        const events = new EventSource(
+            `${this.#stream}?running=${encodeURIComponent(this.#running)}${id ? `&lastEventId=${id}` : ""}`,
+        );
         this.#events = events;
         this.#hasHeard = false;
         this.#since = Date.now();
