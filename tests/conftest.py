@@ -1,12 +1,24 @@
 """Fixtures that start real parts and end them."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.parts import Nginx, RedisServer, Replica
+from tests.parts import NODE, NPM_CLI, Nginx, RedisServer, Replica
+
+
+@pytest.fixture(scope="session", autouse=True)
+def node_in_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Put the pinned Node.js and npm before the system's, for the tests and for what their programs start."""
+    folder = tmp_path_factory.mktemp("node")
+    (folder / "node").symlink_to(NODE)
+    (folder / "npm").symlink_to(NPM_CLI)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture

