@@ -173,9 +173,10 @@ async def readyz(request: Request) -> Response:
     """Tell how it goes. Never red because Redis is away: from memory a replica still serves."""
     hub = hub_of(request)
     relay = hub.relay
+    last_error = None if relay.last_error is None else relay.last_error.kind
     health = {
         "status": "ready",
-        "relay": {"state": relay.state, "since": int(relay.since * 1000), "lastError": relay.last_error},
+        "relay": {"state": relay.state, "since": int(relay.since * 1000), "lastError": last_error},
         "channels": len(hub.channels),
         "streams": hub.streams.count,
         "maxStreams": hub.streams.limit,
@@ -213,7 +214,9 @@ async def _read(channels: Channels, channel: Channel) -> None:
         async with asyncio.timeout(DEADLINE):
             await channels.read(channel)
     except TimeoutError:
-        raise StoreUnavailableError(f"{channel.name} could not be read within {DEADLINE} seconds") from None
+        raise StoreUnavailableError(
+            f"{channel.name} could not be read within {DEADLINE} seconds", "timed out"
+        ) from None
 
 
 async def _identify(request: Request) -> Sequence[Grant] | Identity:

@@ -56,7 +56,7 @@ class Issuer:
         if key_id not in self._keys:
             await self._fetch()
         if not self._keys:
-            raise IssuerUnavailableError(f"the keys of {self._address} can't be had")
+            raise IssuerUnavailableError("the issuer's keys are unavailable")
         if key_id not in self._keys:
             raise UnknownKeyError(f"{self._address} has no key {key_id!r}"[:200])
         return self._keys[key_id]

@@ -1,5 +1,6 @@
 """Problems: every error becomes an answer here, as application/problem+json (RFC 9457)."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -21,6 +22,8 @@ RETRY_AFTER: Final = "2"
 """Seconds after which a POST may be tried again: a Redis that restarts is back by then."""
 RETRY_AFTER_ISSUER: Final = str(COLD_REST)
 """The same for an issuer: not before its keys are fetched again."""
+
+logger = logging.getLogger("vectr0.store")
 
 
 class Problem(Exception):  # noqa: N818  # the RFC's word
@@ -66,7 +69,7 @@ _MEANINGS: Final[Mapping[type[Exception], tuple[int, str, Mapping[str, str]]]] =
     OutOfScopeError: (403, "", {}),
     UntrustedError: (403, "", {}),
     IssuerUnavailableError: (503, "", {"Retry-After": RETRY_AFTER_ISSUER}),
-    StoreUnavailableError: (503, "Redis can't be had: ", {"Retry-After": RETRY_AFTER}),
+    StoreUnavailableError: (503, "Redis is unavailable: ", {"Retry-After": RETRY_AFTER}),
 }
 """For each error its status, what comes before its message, and its headers."""
 
@@ -81,7 +84,9 @@ def problem_of(error: Exception) -> Problem:
         return Problem(500, "an error of the service itself; its log says more")
     status, prefix, headers = _MEANINGS[type(error)]
     errors = error.errors if isinstance(error, InvalidFieldsError) else ()
-    return Problem(status, f"{prefix}{error}", errors=errors, headers=headers)
+    # Whoever asks learns what kind of failure it is; where Redis is, and as whom it is asked, is for the log.
+    detail = error.kind if isinstance(error, StoreUnavailableError) else str(error)
+    return Problem(status, f"{prefix}{detail}", errors=errors, headers=headers)
 
 
 def _problem_of_starlette(error: HTTPException) -> Problem:
@@ -95,6 +100,9 @@ def _problem_of_starlette(error: HTTPException) -> Problem:
 async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return Response(status_code=408)  # nobody reads it
+    if isinstance(error, StoreUnavailableError) and request.method not in ("GET", "HEAD"):
+        # Only who may write comes here, so it is no flood; what reading meets the relay has logged.
+        logger.warning("%s %s failed: %s", request.method, request.url.path, error)
     problem = problem_of(error)
     return problem.response({"Allow": _allowed(request)} if problem.status == HTTPStatus.METHOD_NOT_ALLOWED else None)
 

@@ -47,7 +47,7 @@ class Relay:
         self._surveyed: list[asyncio.Future[None]] = []
         self.state: RelayState = "connecting"
         self.since = time.time()
-        self.last_error: str | None = None
+        self.last_error: StoreUnavailableError | None = None
 
     async def run(self) -> None:
         """Relay until cancelled."""
@@ -69,7 +69,7 @@ class Relay:
                 async with subscribe(self._store) as subscription:
                     await self._listen(subscription)
             except StoreUnavailableError as error:
-                self.last_error = str(error)
+                self.last_error = error
             # A subscription that was cut off is opened anew almost at once; one that could not be opened, later.
             interval = FIRST_RETRY_INTERVAL if self._subscribed else RETRY_INTERVAL
             self._subscribed = False
@@ -85,7 +85,9 @@ class Relay:
                     self._hear(message)
                 case Confirmation():
                     self._confirmed()
-        raise StoreUnavailableError("the subscription was deaf: it did not bring what was published")
+        raise StoreUnavailableError(
+            "the subscription was deaf: it did not bring what was published", "the subscription was deaf"
+        )
 
     def _confirmed(self) -> None:
         self._subscribed, self._subscribed_at_ms, self._deaf = True, None, False
@@ -193,7 +195,7 @@ class Relay:
                 _settle(readers, None)
 
     def _failed(self, error: StoreUnavailableError) -> None:
-        self.last_error = str(error)
+        self.last_error = error
         self._channels.surveyed = False
         self._enter("down")
 

@@ -15,6 +15,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
 
 from service.deployment import KEPT, ChannelName, Deployment, Submission
+from service.outage import kind_of
 
 DEADLINE: Final = 2.5
 """Seconds after which an operation is given up, its retries included: a POST is answered within three."""
@@ -30,7 +31,19 @@ Outcome = Literal["recorded", "repeated", "conflict", "replayed"]
 
 
 class StoreUnavailableError(Exception):
-    """Redis didn't answer, or not with what was asked of it; what was to be written may be written all the same."""
+    """Redis didn't answer, or not with what was asked of it; what was to be written may be written all the same.
+
+    Its text is for the log alone: it may name Redis's address, user or certificate.
+    """
+
+    def __init__(self, message: str, kind: str | None = None) -> None:
+        super().__init__(message)
+        self._kind = kind
+
+    @property
+    def kind(self) -> str:
+        """What kind of failure it is, for anybody to read."""
+        return self._kind or kind_of(self.__cause__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ async def subscribe(store: Store) -> AsyncIterator[Subscription]:
                     pass
         except TimeoutError:
             raise StoreUnavailableError(
-                f"the subscription was not confirmed within {CONFIRMATION_DEADLINE:g} seconds"
+                f"the subscription was not confirmed within {CONFIRMATION_DEADLINE:g} seconds",
+                "the subscription timed out",
             ) from None
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(str(error) or type(error).__name__) from error

@@ -446,7 +446,7 @@ def test_503_without_redis(cut_off, method, path):
     body = deployment() if method == "POST" else None
     answer = httpx.request(method, f"{cut_off.url}{path}", json=body, headers=BEARER)
 
-    assert problem(answer, 503, "Service Unavailable")["detail"].startswith("Redis can't be had")
+    assert problem(answer, 503, "Service Unavailable")["detail"] == "Redis is unavailable: connection refused"
     assert int(answer.headers["retry-after"]) > 0
 
 
@@ -456,7 +456,30 @@ def test_memory_answers_without_redis(cut_off):
 
     assert [httpx.get(f"{cut_off.url}{path}").status_code for path in paths] == [200] * 5
     assert cut_off.health()["relay"]["state"] == "down"
-    assert cut_off.health()["relay"]["lastError"]
+    assert cut_off.health()["relay"]["lastError"] == "connection refused"
+
+
+def test_no_answer_says_where_redis_is(cut_off):
+    """Its address is in no answer to anybody; the log has it, also of what was not recorded."""
+    port = re.search(r"Error \d+ connecting to 127\.0\.0\.1:(\d+)", cut_off.log)
+    assert port
+    answers = [
+        httpx.request(method, f"{cut_off.url}{path}", json=body, headers=BEARER)
+        for method, path, body in [
+            ("POST", "/deployments", deployment()),
+            ("DELETE", "/deployments/known/production", None),
+            ("GET", "/deployments", None),
+            ("GET", "/deployments/unread/production/latest", None),
+            ("GET", "/deployments/known/production/adoption", None),
+            ("GET", "/readyz", None),
+            ("GET", "/metrics", None),
+        ]
+    ]
+
+    for answer in answers:
+        assert port[1] not in answer.text
+        assert "127.0.0.1" not in answer.text
+    assert f"POST /deployments failed: Error 111 connecting to 127.0.0.1:{port[1]}" in cut_off.log
 
 
 def test_refusals_come_before_redis_is_asked(cut_off):
