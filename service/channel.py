@@ -179,6 +179,11 @@ class Channel:
                 count += 1
         return count
 
+    def catch_up(self, subscriber: Subscriber) -> None:
+        """Send what a subscriber missed while its socket took no more; one that waits has no place to go on from."""
+        if subscriber in self.subscribers:
+            self.make_level(subscriber)
+
     def _spread(self) -> None:
         self._behind = iter(tuple(self.subscribers))
         if not self._scheduled:

@@ -161,7 +161,7 @@ class Stream(OpenStream):
 
     def catch_up(self) -> None:
         """Write what was missed and is still kept."""
-        self.channel.make_level(self)
+        self.channel.catch_up(self)
 
     def _leave(self, reason: CloseReason) -> None:
         super()._leave(reason)
@@ -237,7 +237,7 @@ class Board(OpenStream):
     def catch_up(self) -> None:
         """Write what was missed and is still kept."""
         for channel, view in self._views.items():
-            channel.make_level(view)
+            channel.catch_up(view)
         self.read_bulletin()
 
     def _leave(self, reason: CloseReason) -> None:

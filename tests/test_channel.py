@@ -108,6 +108,21 @@ def test_message_that_is_kept_already_is_dropped():
     assert stream.ids == []
 
 
+def test_a_stream_that_waits_has_nothing_to_catch_up():
+    """One whose id is ahead of memory, and whose socket resumes before the read, is sent nothing older, and all new."""
+    channel = channel_with(1, 2, 3)
+    stream = Recorder()
+    channel.wait(stream, 4)
+    channel.catch_up(stream)
+    assert stream.ids == []
+    channel.reads += 1
+    channel.replace(chain(1, 2, 3, 4, 5))
+
+    assert stream.ids == [5]
+    channel.catch_up(stream)
+    assert stream.ids == [5]
+
+
 def test_nothing_is_taken_before_the_first_read():
     """A channel that hasn't been read takes no message, not even a first one."""
     channel = Channel(WEB, Loop().later, Counter())

@@ -2,6 +2,7 @@ import asyncio
 import socket
 from typing import Any
 
+import orjson
 import pytest
 
 from service import stall
@@ -9,7 +10,7 @@ from service.adoption import Adoption
 from service.build import Build
 from service.bulletin import Bulletin
 from service.channel import Channel, Channels
-from service.deployment import ChannelName
+from service.deployment import ChannelName, Deployment
 from service.frame import adoption_frame
 from service.metrics import Metrics
 from service.stream import Board, Stream, Streams
@@ -118,3 +119,29 @@ async def test_a_board_reads_on_when_its_socket_takes_more():
     assert b'"streams":1}' in written
     assert [transport.written.find(b'"streams":%d}' % streams) >= 0 for streams in (2, 3, 4)] == [False, True, True]
     assert transport.written.count(b"event: adoption") == 2
+
+
+async def test_a_stream_that_waits_catches_up_with_nothing():
+    """A stream that waits for a read, and whose socket takes more meanwhile, gets what the read decides, each once."""
+    metrics = Metrics()
+    channel = Channel(ChannelName("web/production"), asyncio.get_running_loop().call_soon, metrics)
+    channel.replace([_record(1, None), _record(2, 1)])
+    stream = Stream(Streams(10, metrics), channel, chunked=False)
+    transport: Any = FullTransport()
+    transport.protocol = stream
+    stream.begin(transport, set())
+    channel.wait(stream, 3)
+    stream.pause_writing()
+    stream.resume_writing()
+    assert transport.written == b""
+    channel.reads += 1
+    channel.replace([_record(2, 1), _record(3, 2), _record(4, 3)])
+    stream.connection_lost(None)
+    transport.abort()
+
+    assert transport.written.startswith(b"id: 4\n")
+    assert transport.written.count(b"event: deployment") == 1
+
+
+def _record(number: int, previous: int | None) -> Deployment:
+    return Deployment(orjson.dumps({"deployedAt": number, "previous": previous}), number, previous)
