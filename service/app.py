@@ -14,8 +14,7 @@ from typing import TypedDict
 import httpx
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import RedirectResponse
-from starlette.routing import Route, Router
+from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import api
@@ -29,6 +28,7 @@ from service.issuer import Issuer
 from service.metrics import Metrics
 from service.origins import OriginMiddleware, Origins
 from service.page import Page
+from service.paths import ChannelRoute, ExactRoute, StripRootPath
 from service.problem import EXCEPTION_HANDLERS
 from service.publishers import Publishers
 from service.relay import Relay
@@ -90,8 +90,9 @@ def create(settings: Settings) -> ASGIApp:
     return StripRootPath(
         Router(
             [
-                *([Route("/events", route)] if settings.board else []),
-                Route("/events/{app}/{environment}", route),
+                *([ExactRoute("/events", route)] if settings.board else []),
+                ChannelRoute("/events/{app}/{environment}", route),
+                ChannelRoute("/events//{app}/{environment}", route),
             ],
             # And no Mount, which wouldn't match a path with a line break in it.
             default=_requests(origins, board=settings.board),
@@ -114,48 +115,29 @@ def _requests(origins: Origins, *, board: bool) -> Starlette:
     assets, page = Assets(), Page()
     application = Starlette(
         routes=[
-            Route("/deployments", api.record, methods=["POST"]),
-            Route("/deployments", api.list_all if board else api.hidden),
-            Route("/deployments/{app}/{environment}", api.list_channel),
-            Route("/deployments/{app}/{environment}", api.forget, methods=["DELETE"]),
-            Route("/deployments/{app}/{environment}/latest", api.latest),
-            Route("/deployments/{app}/{environment}/adoption", api.adoption),
-            Route("/livez", api.livez),
-            Route("/readyz", api.readyz),
-            Route("/metrics", api.metrics),
-            Route("/openapi.json", api.openapi),
-            Route("/browser/vectr0.tgz", assets.package),
-            Route("/browser/{file}", assets.entry),
-            Route("/browser/{build}/{file}", assets.file),
-            Route("/demo", assets.demo),
-            Route("/", page.page if board else api.hidden),
-            Route("/dashboard/{build}/{file}", page.file),
-            *([] if board else [Route("/events", api.hidden)]),
+            ExactRoute("/deployments", api.record, methods=["POST"]),
+            ExactRoute("/deployments", api.list_all if board else api.hidden),
+            ChannelRoute("/deployments/{app}/{environment}", api.list_channel),
+            ChannelRoute("/deployments/{app}/{environment}", api.forget, methods=["DELETE"]),
+            ChannelRoute("/deployments/{app}/{environment}/latest", api.latest),
+            ChannelRoute("/deployments/{app}/{environment}/adoption", api.adoption),
+            ExactRoute("/livez", api.livez),
+            ExactRoute("/readyz", api.readyz),
+            ExactRoute("/metrics", api.metrics),
+            ExactRoute("/openapi.json", api.openapi),
+            ExactRoute("/browser/vectr0.tgz", assets.package),
+            ExactRoute("/browser/{file}", assets.entry),
+            ExactRoute("/browser/{build}/{file}", assets.file),
+            ExactRoute("/demo", assets.demo),
+            ExactRoute("/", page.page if board else api.hidden),
+            ExactRoute("/dashboard/{build}/{file}", page.file),
+            *([] if board else [ExactRoute("/events", api.hidden)]),
         ],
         middleware=[Middleware(OriginMiddleware, origins=origins)],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     application.router.redirect_slashes = False
     return application
-
-
-class StripRootPath:
-    """Takes a path prefix off that a proxy has left on; one that the proxy took off isn't there.
-
-    The prefix alone is sent on to the one with a slash, below which the page's own links are right.
-    """
-
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
-        self._app = app
-        self._root_path = root_path
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._root_path and scope["type"] == "http" and scope["path"].startswith(self._root_path + "/"):
-            scope["path"] = scope["path"][len(self._root_path) :]
-        elif self._root_path and scope["type"] == "http" and scope["path"] == self._root_path:
-            await RedirectResponse(f"{self._root_path.rpartition('/')[2]}/", 308)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
 
 
 async def _supervised(run: Awaitable[None]) -> None:

@@ -18,7 +18,7 @@ from service.channel import Channel, Channels
 from service.deployment import NAME_RULE, ChannelName, channel_name, event_id
 from service.frame import LAST_CHUNK, Frame, ping
 from service.metrics import Metrics
-from service.origins import Origins
+from service.origins import Origins, is_preflight
 from service.problem import Problem
 from service.protocol import stream_opener
 from service.relay import Relay
@@ -27,6 +27,8 @@ from service.stream import RETRY_MS, RETRY_OVER_LIMIT_MS, Board, OpenStream, Str
 
 FIRST_READ_DEADLINE: Final = 1.5
 """Seconds for which a stream's first bytes are held back for a read; then it starts with a ping and waits."""
+
+ALLOWED: Final = "GET, HEAD, OPTIONS"
 
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 # Not Starlette's QueryParams: they would take as long as a twentieth of all else that a connect takes.
@@ -107,10 +109,12 @@ class Events:
                 # A stream has no length, so neither has what stands for it (RFC 9110, section 8.6).
                 del response.headers["content-length"]
                 response.raw_headers = [*self._headers, *response.raw_headers]
+            case "OPTIONS" if is_preflight("OPTIONS", Headers(scope=scope)):
+                response = self._origins.preflight(Headers(scope=scope))
             case "OPTIONS":
-                response = self._origins.preflight(origin)
+                response = Response(status_code=204, headers={**self._origins.headers(origin), "Allow": ALLOWED})
             case method:
-                raise Problem(405, f"{method} is not possible here", headers={"Allow": "GET, HEAD, OPTIONS"})
+                raise Problem(405, f"{method} is not possible here", headers={"Allow": ALLOWED})
         await response(scope, receive, send)
         return False
 

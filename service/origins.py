@@ -1,5 +1,6 @@
 """Origins: which web pages may read the answers (CORS, Fetch standard, section 3.3)."""
 
+import re
 from collections.abc import Collection
 from typing import Final
 
@@ -8,6 +9,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ANY: Final = "*"
+
+_ASKED_METHOD: Final = "access-control-request-method"
+_HEADER_NAME: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}"
+_HEADER_NAMES: Final = re.compile(rf"{_HEADER_NAME}(?: ?, ?{_HEADER_NAME}){{0,99}}")
+"""As many names as a request may have fields (RFC 9110, section 5.6.2)."""
 
 
 class Origins:
@@ -36,16 +42,27 @@ class Origins:
         """Give them as header lines."""
         return b"".join(b"%b: %b\r\n" % (k.encode(), v.encode("latin-1")) for k, v in self.headers(origin).items())
 
-    def preflight(self, origin: str | None) -> Response:
-        """Answer a browser that asks whether it may send a header of its own; only reading is possible."""
-        headers = self.headers(origin)
+    def preflight(self, request: Headers) -> Response:
+        """Answer a browser that asks whether a page may send a request (Fetch standard, section 3.3.2).
+
+        It may read, with whatever headers: tracing adds some (``traceparent``, ``sentry-trace``, ``baggage``), and no
+        header makes reading anything else. For any other method nothing is allowed.
+        """
+        headers = self.headers(request.get("origin"))
+        headers["Vary"] = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+        if request[_ASKED_METHOD] not in ("GET", "HEAD"):
+            return Response(status_code=204, headers={"Vary": headers["Vary"]})
         if "Access-Control-Allow-Origin" in headers:
-            headers |= {
-                "Access-Control-Allow-Methods": "GET, HEAD",
-                "Access-Control-Allow-Headers": "Last-Event-ID, If-None-Match, Cache-Control",
-                "Access-Control-Max-Age": "86400",
-            }
+            headers |= {"Access-Control-Allow-Methods": "GET, HEAD", "Access-Control-Max-Age": "86400"}
+            asked = request.get("access-control-request-headers", "")
+            if _HEADER_NAMES.fullmatch(asked):
+                headers["Access-Control-Allow-Headers"] = asked
         return Response(status_code=204, headers=headers)
+
+
+def is_preflight(method: str, request: Headers) -> bool:
+    """Return whether a request is a browser's question (Fetch standard, section 3.3.2); others have OPTIONS, too."""
+    return method == "OPTIONS" and _ASKED_METHOD in request
 
 
 class OriginMiddleware:
@@ -61,8 +78,8 @@ class OriginMiddleware:
             return
         request = Headers(scope=scope)
         origin = request.get("origin")
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in request:
-            await self._origins.preflight(origin)(scope, receive, send)
+        if is_preflight(scope["method"], request):
+            await self._origins.preflight(request)(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:

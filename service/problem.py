@@ -15,6 +15,7 @@ from starlette.types import ExceptionHandler
 from service.auth import InvalidTokenError, MissingTokenError, OutOfScopeError
 from service.deployment import FieldError, InvalidFieldsError, NotJSONError
 from service.issuer import COLD_REST, IssuerUnavailableError
+from service.paths import without_additional_slashes
 from service.publishers import UntrustedError
 from service.store import StoreUnavailableError
 
@@ -22,6 +23,8 @@ RETRY_AFTER: Final = "2"
 """Seconds after which a POST may be tried again: a Redis that restarts is back by then."""
 RETRY_AFTER_ISSUER: Final = str(COLD_REST)
 """The same for an issuer: not before its keys are fetched again."""
+SHOWN: Final = 200
+"""Characters of a path that are repeated to the client."""
 
 logger = logging.getLogger("vectr0.store")
 
@@ -74,12 +77,12 @@ _MEANINGS: Final[Mapping[type[Exception], tuple[int, str, Mapping[str, str]]]] =
 """For each error its status, what comes before its message, and its headers."""
 
 
-def problem_of(error: Exception) -> Problem:
-    """Say what an exception means to a client."""
+def problem_of(error: Exception, path: str = "") -> Problem:
+    """Say what an exception means to a client that asked for this path."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, HTTPException):
-        return _problem_of_starlette(error)
+        return _problem_of_starlette(error, path)
     if type(error) not in _MEANINGS:
         return Problem(500, "an error of the service itself; its log says more")
     status, prefix, headers = _MEANINGS[type(error)]
@@ -89,9 +92,11 @@ def problem_of(error: Exception) -> Problem:
     return Problem(status, f"{prefix}{detail}", errors=errors, headers=headers)
 
 
-def _problem_of_starlette(error: HTTPException) -> Problem:
+def _problem_of_starlette(error: HTTPException, path: str) -> Problem:
+    meant = without_additional_slashes(path)
+    hint = f" (without its additional slashes it is {meant[:SHOWN]})" if meant != path else ""
     details = {
-        404: "there is nothing at this path; see /openapi.json",
+        404: f"there is nothing at this path{hint}; see /openapi.json",
         405: "this path does not have this method",
     }
     return Problem(error.status_code, details.get(error.status_code, error.detail), headers=error.headers)
@@ -103,14 +108,22 @@ async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, StoreUnavailableError) and request.method not in ("GET", "HEAD"):
         # Only who may write comes here, so it is no flood; what reading meets the relay has logged.
         logger.warning("%s %s failed: %s", request.method, request.url.path, error)
-    problem = problem_of(error)
-    return problem.response({"Allow": _allowed(request)} if problem.status == HTTPStatus.METHOD_NOT_ALLOWED else None)
+    path = request.scope["path"]
+    if request.method == "OPTIONS" and path == "*":  # the server as a whole (RFC 9110, section 9.3.7)
+        return Response(status_code=204)
+    problem = problem_of(error, path)
+    if problem.status != HTTPStatus.METHOD_NOT_ALLOWED:
+        return problem.response()
+    allow = {"Allow": _allowed(request)}
+    if request.method == "OPTIONS":  # a balancer's health check, such as HAProxy's own
+        return Response(status_code=204, headers=allow)
+    return problem.response(allow)
 
 
 def _allowed(request: Request) -> str:
     """List the methods of a path (RFC 9110, section 10.2.1): Starlette names only those of its first route."""
     routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return ", ".join(sorted({method for route in routes for method in route.methods}))
+    return ", ".join(sorted({"OPTIONS", *(method for route in routes for method in route.methods)}))
 
 
 EXCEPTION_HANDLERS: Final[Mapping[Any, ExceptionHandler]] = dict.fromkeys(

@@ -299,21 +299,6 @@ async def test_head_and_get_refuse_alike(replica, client):
     assert response.status_code == 404
 
 
-async def test_preflight(replica, client):
-    """A page that sends a Last-Event-ID of its own is allowed to, by any browser's question."""
-    asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET",
-             "Access-Control-Request-Headers": "last-event-id,cache-control"}  # fmt: skip
-    for path in ("/events/web/production", "/events"):
-        response = await client.options(path, headers=asked)
-
-        allowed = response.headers["access-control-allow-headers"].lower().split(", ")
-        assert response.status_code == 204
-        assert response.headers["access-control-allow-origin"] == "*"
-        assert "GET" in response.headers["access-control-allow-methods"]
-        assert {"last-event-id", "cache-control"} <= set(allowed)
-        assert response.headers["vary"] == "Origin"
-
-
 async def test_origins(start_replica):
     """A page of a listed origin may listen, and what is no page; any other origin gets 403, for good."""
     replica = start_replica(origins="https://app.example,https://b.example")
@@ -356,13 +341,55 @@ async def test_malformed_channel(name, replica, client):
     assert response.headers["access-control-allow-origin"] == "*"
 
 
-@pytest.mark.parametrize("path", ["/events/web", "/events/web/production/", "/events/web/production/x", "/events/"])
-async def test_no_such_path(path, client):
-    """A path beside the routes is 404."""
-    response = await client.get(path)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/events/web",
+        "/events/web/production/x",
+        "/events/",
+        "//events",
+        "/events//",
+        "/events//production",
+        "/events/web//",
+        "/events/web//production",
+        "/events%0a",
+        "/events/%0a",
+    ],
+)
+async def test_no_such_path(path, replica):
+    """A path beside the routes is 404. With an empty name it is none of a channel, and never that of all of them."""
+    listener = await Listener.open(replica.url + path)
+    await listener.close()
 
-    assert response.status_code == 404
-    assert response.headers["content-type"] == "application/problem+json"
+    assert listener.status == 404
+    assert listener.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "path", ["/events/web/slashes/", "//events/web/slashes", "/events//web/slashes", "///events//web/slashes//"]
+)
+async def test_additional_slashes(path, replica, client, listen):
+    """What plainly means a channel's stream is served: at a 404 an EventSource gives up for good."""
+    await fill(client, "web/slashes", 1)
+    stream = await listen(path)
+    live = (await record(client, "web/slashes", "9.0.0")).json()
+    await eventually(lambda: live in stream.deployments, what="the live deployment")
+    await client.delete("/deployments/web/slashes")
+
+
+@pytest.mark.parametrize(
+    "path", ["/hub/events/web/slashes/", "//hub//events/web/slashes", "/hub//events//web/slashes/"]
+)
+async def test_additional_slashes_below_a_prefix(path, start_replica):
+    """It is served below a path prefix, too; what isn't about one channel still needs its exact path."""
+    replica = start_replica(root_path="/hub")
+    stream = await first_events_from(replica.url + path, None)
+    fenced = [
+        await first_events_from(replica.url + other, None) for other in ("//hub/metrics", "/hub//metrics", "//hub")
+    ]
+
+    assert stream.status == 200
+    assert [one.status for one in fenced] == [404] * 3
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route, Router
 
 from service import app
 from service.openapi import document
+from service.paths import StripRootPath
 from service.settings import read
 from tests.parts import TOKEN, RedisServer, Replica, deployment, post
 
@@ -70,7 +71,7 @@ def test_the_newest_one_is_as_described(service, condition, status):
 def operations(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
     """The path and method of each route."""
     for route in routes:
-        if isinstance(route, Route):
+        if isinstance(route, Route) and "//" not in route.path:  # which is another way to write one
             # A route of a whole application takes all methods, and reads of them.
             for method in (route.methods or {"GET"}) - {"HEAD"}:
                 yield route.path, method.lower()
@@ -80,7 +81,7 @@ def test_every_route_is_described():
     """The routes of the application and those of the document are the same."""
     settings, _ = read({}, 1024)
     stripped = app.create(settings)
-    assert isinstance(stripped, app.StripRootPath)
+    assert isinstance(stripped, StripRootPath)
     router = stripped._app
     assert isinstance(router, Router)
     requests = router.default
