@@ -1,6 +1,6 @@
-"""Adoption: who runs what. Counts a channel's streams by build, and follows a deployment to the last tab."""
+"""Adoption: who runs what. Matches counts with deployments, and follows a deployment to the last tab."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -8,12 +8,7 @@ import orjson
 
 from service.build import Build, is_same, parse
 from service.deployment import Deployment
-
-MAX_BUILDS: Final = 32
-"""Builds that are told apart in a channel of a process: the ten kept ones, those that are served before they are
-recorded, and some stragglers. Whoever makes builds up gets no further."""
-OTHER: Final = Build("*", 0)
-"""All beyond that; no commit is written so."""
+from service.tallies import OTHER, Counts
 
 MILESTONES: Final = (50, 90, 99)
 """Per cent of the streams that say what they run."""
@@ -25,53 +20,6 @@ MAX_SAMPLES: Final = 400
 SAMPLE_INTERVAL_MS: Final = 2_000
 SAMPLE_FRACTION: Final = 0.04
 """Of the deployment's age: samples get ever farther apart, so that 300 of them last for a month."""
-
-Counts = Mapping[str, int]
-"""Streams by what they say they run, as on the wire: ``3f2c1ab~128``; ``*`` for OTHER, an empty string for nothing."""
-
-
-class Tally:
-    """How many of a channel's streams run one build. A stream holds on to it: eight bytes."""
-
-    __slots__ = ("build", "streams")
-
-    def __init__(self, build: Build | None) -> None:
-        self.build = build
-        self.streams = 0
-
-
-class Tallies:
-    """The streams of one channel in this process, counted by build when they come and go."""
-
-    __slots__ = ("_tallies", "changes")
-
-    def __init__(self) -> None:
-        self._tallies: dict[Build | None, Tally] = {}
-        self.changes = 0
-        """How often that was: the same number means the same counts."""
-
-    def enter(self, build: Build | None) -> Tally:
-        """Count a stream; None for one that doesn't say what it runs."""
-        tally = self._tallies.get(build)
-        if tally is None:
-            if len(self._tallies) >= MAX_BUILDS and build is not None:
-                build = OTHER
-            tally = self._tallies.setdefault(build, Tally(build))
-        tally.streams += 1
-        self.changes += 1
-        return tally
-
-    def leave(self, tally: Tally) -> None:
-        """Count it no more."""
-        tally.streams -= 1
-        self.changes += 1
-        if not tally.streams:
-            del self._tallies[tally.build]
-
-    @property
-    def counts(self) -> Counts:
-        """What there is now."""
-        return {str(build or ""): tally.streams for build, tally in self._tallies.items()}
 
 
 def add_counts(all_counts: Iterable[Counts]) -> dict[str, int]:

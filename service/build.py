@@ -8,7 +8,8 @@ from service.rules import is_commit, is_integer
 
 RUNNING_FORM: Final = "a commit, or commit~number with the build number"
 
-_HEXADECIMAL: Final = re.compile(r"[0-9A-Fa-f]{7,}")
+_SHORTEST_HASH: Final = 7
+_HEXADECIMAL: Final = re.compile(rf"[0-9A-Fa-f]{{{_SHORTEST_HASH},}}")
 
 
 class Build(NamedTuple):
@@ -49,6 +50,12 @@ def is_same(a: Build, b: Build) -> bool:
     It is `isSame` of browser/rule.js without the build time, which a stream doesn't say.
     """
     return _is_same_commit(a.commit, b.commit) and (not a.number or not b.number or a.number == b.number)
+
+
+def kin(build: Build) -> str:
+    """Return what a build has in common with every build that may be the same: a hash's first seven digits."""
+    commit = build.commit
+    return commit[:_SHORTEST_HASH].lower() if _HEXADECIMAL.fullmatch(commit) else commit
 
 
 def _is_same_commit(a: str, b: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from service.adoption import Adoption, Counts, Curve, add_counts, counts_from_json
+from service.adoption import Adoption, Curve, add_counts, counts_from_json
 from service.bulletin import Bulletin
 from service.channel import Channel, Channels
 from service.deployment import ChannelName, Deployment
@@ -17,6 +17,7 @@ from service.frame import adoption_frame
 from service.metrics import Metrics
 from service.roll import Roll, Turn
 from service.store import StoreUnavailableError
+from service.tallies import Counts
 
 INTERVAL: Final = (1.5, 2.5)
 """Seconds between two turns, with the jitter that keeps replicas apart."""

@@ -6,9 +6,9 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
 
-from service.adoption import Tallies
 from service.deployment import KEPT, ChannelName, Deployment
 from service.frame import DeploymentFrame
+from service.tallies import Tallies
 
 SLICE: Final = 500
 """Streams written to before the event loop gets its turn: about 5 ms."""
@@ -135,7 +135,7 @@ class Channel:
             return False
         self._spread_all()  # before the oldest goes that somebody may still have to be sent
         self.frames = [*self.frames, DeploymentFrame.of(deployment)][-KEPT:]
-        self.changes += 1
+        self._changed()
         self._let_in(0)
         self._spreading = deployment
         self._spread()
@@ -150,9 +150,15 @@ class Channel:
         kept = {frame.deployment: frame for frame in self.frames}
         self.frames = [kept.get(deployment) or DeploymentFrame.of(deployment) for deployment in deployments]
         self.loaded = True
-        self.changes += 1
+        self._changed()
         self._let_in(self.reads if read is None else read)
         self._spread()
+
+    def _changed(self) -> None:
+        """Count the change, and who runs what by what is kept now."""
+        self.changes += 1
+        builds = (frame.deployment.build for frame in reversed(self.frames))
+        self.tallies.keep([build for build in builds if build is not None])
 
     def _let_in(self, read: int) -> None:
         """Decide the start of those that memory now knows enough for."""

@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from service.adoption import Counts, counts_from_json
+from service.adoption import counts_from_json
 from service.deployment import ChannelName
 from service.store import Store
+from service.tallies import Counts
 
 LIFETIME_MS: Final = 10_000
 """Milliseconds after which a replica that has died, or can't reach Redis, counts no more."""

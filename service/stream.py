@@ -7,13 +7,13 @@ import socket
 import time
 from typing import Final
 
-from service.adoption import Tally
 from service.build import Build
 from service.bulletin import Bulletin
 from service.channel import Channel, Channels
 from service.frame import LAST_CHUNK, DeploymentFrame, Frame, ping, retry
 from service.metrics import CloseReason, Metrics
 from service.stall import Stall
+from service.tallies import Tally
 
 PING_INTERVAL: Final = 15.0
 """Seconds between two pings on a stream."""

@@ -1,15 +1,11 @@
-import tracemalloc
-
 import orjson
 import pytest
 
 from service.adoption import (
     HOLD_MS,
-    MAX_BUILDS,
     MAX_SAMPLES,
     Adoption,
     Curve,
-    Tallies,
     add_counts,
     counts_from_json,
 )
@@ -31,58 +27,6 @@ def adoption(newest: int, older: int = 0, unknown: int = 0, at: int = 1_000_000)
 
 
 # Counting
-
-
-def test_streams_are_counted_by_build():
-    """Streams are counted when they come and when they go, and each build that has none is forgotten."""
-    tallies = Tallies()
-    entered = [tallies.enter(build) for build in (ONE, ONE, TWO, None)]
-    assert tallies.counts == {"1111111~1": 2, "2222222~2": 1, "": 1}
-    for tally in entered[1:]:
-        tallies.leave(tally)
-
-    assert tallies.counts == {"1111111~1": 1}
-
-
-def test_each_coming_and_going_is_a_change():
-    """As long as nobody comes or goes the number of changes stands still."""
-    tallies = Tallies()
-    seen = [tallies.changes]
-    tally = tallies.enter(ONE)
-    seen.append(tallies.changes)
-    tallies.leave(tally)
-    seen.append(tallies.changes)
-
-    assert len(set(seen)) == 3
-
-
-def test_builds_are_bounded():
-    """Beyond so many builds all others are counted as one, and leave as that; the unknown are always counted."""
-    tallies = Tallies()
-    entered = [tallies.enter(Build("made-up", number)) for number in range(1, MAX_BUILDS + 101)]
-    entered.append(tallies.enter(None))
-    counts = tallies.counts
-
-    assert counts["*"] == 100
-    assert counts[""] == 1
-    assert len(counts) == MAX_BUILDS + 2
-    for tally in entered:
-        tallies.leave(tally)
-    assert tallies.counts == {}
-
-
-def test_counting_a_stream_allocates_nothing():
-    """A stream more of a build that is there costs no memory but its own pointer."""
-    tallies = Tallies()
-    held = [tallies.enter(ONE)] * 10_000
-    tracemalloc.start()
-    for index in range(len(held)):
-        held[index] = tallies.enter(ONE)
-    size, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    assert size / len(held) < 1
-    assert tallies.counts == {str(ONE): 10_001}
 
 
 def test_counts_are_added_up():

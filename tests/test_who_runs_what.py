@@ -103,6 +103,24 @@ async def is_told(board: Listener, timeout: float = FOLLOWS, **numbers: object) 
     await eventually(lambda: numbers.items() <= told(board).items(), timeout, f"{numbers} in {told(board)}")
 
 
+async def test_made_up_builds(redis_server, start_replica, open_tabs):
+    """Streams of 33 made-up builds, while they are there and when they have left, keep no real tab from its count."""
+    replicas = [start_replica(redis_url=redis_server.url) for _ in range(2)]
+    await deploy(replicas[0], 1)
+    for replica in replicas:
+        made_up = [stream for number in range(33) for stream in await open_tabs(replica, f"made-up-{number}", 1)]
+        early = await open_tabs(replica, running(2), 5)  # served before it is recorded
+    await shows(replicas, newest=0, other=76)
+    await deploy(replicas[0], 2)
+    late = await open_tabs(replicas[1], running(2), 2)
+    # By chance, one in a thousand, a made-up build counts as an early one.
+    await eventually(lambda: all(12 <= asked(replica)["newest"] <= 14 for replica in replicas), FOLLOWS, "the tabs")
+    for stream in (*made_up, *early[1:], *late):
+        await stream.close()
+
+    await eventually(lambda: all(6 <= asked(replica)["newest"] <= 8 for replica in replicas), FOLLOWS, "the rest")
+
+
 async def test_tabs_follow_a_deployment(redis_server, start_replica, open_tabs, board):
     """Thirty tabs on two replicas: both replicas' answers and boards follow a deployment, and a rollback."""
     replicas = [start_replica(redis_url=redis_server.url) for _ in range(2)]
