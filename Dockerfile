@@ -17,14 +17,12 @@ COPY --from=build /opt/vectr0 /opt/vectr0
 ENV PATH=/opt/vectr0/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    VECTR0_LISTEN=0.0.0.0:8000
+    PORT=8000
 # A number, so that Kubernetes can see that it isn't root. It owns nothing, and one worker writes nothing: the root file
 # system may be read-only. Several workers share their metrics in a folder of /tmp.
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# http.client, because urllib would ask the proxy of an http_proxy variable.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", "import http.client, sys; \
-livez = http.client.HTTPConnection('127.0.0.1', 8000, timeout=2); livez.request('GET', '/livez'); \
-sys.exit(livez.getresponse().status != 200)"]
+# It asks where PORT or VECTR0_LISTEN say that the service listens (of the option --listen it knows nothing).
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-m", "service.health"]
 CMD ["vectr0"]

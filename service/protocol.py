@@ -1,6 +1,7 @@
 """The connection: uvicorn's HTTP protocol, with deadlines for slow peers and a way to hand it over to a stream."""
 
 import asyncio
+import select
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final, Protocol
 
@@ -131,6 +132,11 @@ class Connection(HttpToolsProtocol):
         super().shutdown()
         self._deadline = self.loop.call_later(DRAIN_DEADLINE, self.transport.abort)
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for long, unless its next request is here and only isn't read yet."""
+        if not _is_readable(self.transport):
+            super().timeout_keep_alive_handler()
+
     def _let_go(self) -> None:
         """Drop what leads back here: freed by reference counts alone, it costs no garbage collection."""
         self.pipeline.clear()
@@ -149,6 +155,13 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
+
+
+def _is_readable(transport: asyncio.Transport) -> bool:
+    """Return whether the loop is about to read something, be it the end."""
+    polling = select.poll()
+    polling.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(polling.poll(0))
 
 
 def stream_opener(scope: MutableMapping[str, Any]) -> OpenStream:

@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 
 import click
 
+from service.bind import ListenError, bound
 from service.settings import SETTINGS, InvalidSettingsError, Settings, read
 
 HELP: Final = """
@@ -71,12 +72,12 @@ def _serve(environ: dict[str, str]) -> None:
     for warning in warnings:
         logs.logger.warning(warning)
     try:
-        listening = server.bind(settings.listen)
-    except server.ListenError as error:
+        # KeyboardInterrupt is Ctrl-C, and everything has been ended in order.
+        with bound(settings.listen) as listening, suppress(KeyboardInterrupt):
+            click.echo(_greeting(settings))
+            server.serve(settings, listening)
+    except ListenError as error:
         _refuse(str(error))
-    click.echo(_greeting(settings))
-    with suppress(KeyboardInterrupt):  # Ctrl-C, and everything has been ended in order
-        server.serve(settings, listening)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -87,7 +88,7 @@ def _refuse(message: str) -> NoReturn:
 def _greeting(settings: Settings) -> str:
     url = settings.listen.url + settings.root_path
     token = settings.printed_token or "$VECTR0_TOKEN"
-    lines = [f"VECTR0 listens on {url}"]
+    lines = [f"VECTR0 listens on {settings.listen if settings.listen.path else url}"]
     if settings.redis_url is None:
         lines.append(
             "It runs on an embedded Redis: all that it is told is forgotten when it stops (see VECTR0_REDIS_URL)."
@@ -99,14 +100,15 @@ def _greeting(settings: Settings) -> str:
         '"buildTime":1763800000000,"environment":"production"}'
     )
     fragment = f"#token={settings.printed_token}" if settings.printed_token else ""
+    lines.append("")
+    if not settings.listen.path:  # which no browser opens
+        lines += [f"See what runs where: {url}/{fragment}", f"Try it in a browser: {url}/demo{fragment}"]
+    curl = settings.listen.curl
     lines += [
-        "",
-        f"See what runs where: {url}/{fragment}",
-        f"Try it in a browser: {url}/demo{fragment}",
         "Watch:",
-        f"  curl -N {url}/events/web/production",
+        f"  {curl} -N {url}/events/web/production",
         "Record a deployment:",
-        f"  curl {url}/deployments -H \"Authorization: Bearer {token}\" \\\n    --json '{deployment}'",
+        f"  {curl} {url}/deployments -H \"Authorization: Bearer {token}\" \\\n    --json '{deployment}'",
         "",
     ]
     return "\n".join(lines)

@@ -18,23 +18,12 @@ from uvicorn import Config, Server
 from uvicorn.supervisors import Multiprocess
 
 from service import app, logs
+from service.bind import BACKLOG
 from service.protocol import Connection
-from service.settings import Listen, Settings
-
-BACKLOG: Final = 4096
-SEND_BUFFER: Final = 64 * 1024
-"""Bytes that the kernel keeps for a client that doesn't read (it counts twice that, with its own overhead)."""
-DEAD_PEER_DEADLINE_MS: Final = 25_000
-"""Milliseconds after which unacknowledged data means that the peer is gone (TCP_USER_TIMEOUT, RFC 5482)."""
-KEEP_ALIVE: Final = 75
-"""Seconds that an idle connection is kept: longer than nginx keeps one, so that it is nginx who closes it."""
+from service.settings import Settings
 
 _PR_SET_PDEATHSIG: Final = 1
 """From <linux/prctl.h>."""
-
-
-class ListenError(Exception):
-    """The address can't be had."""
 
 
 def raise_descriptor_limit() -> int:
@@ -44,24 +33,6 @@ def raise_descriptor_limit() -> int:
         hard = 1_048_576
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def bind(listen: Listen) -> socket.socket:
-    """Listen; accepted sockets inherit the options. Raises ListenError."""
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    listening = socket.socket(family)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_DEADLINE_MS)
-        listening.bind((listen.host, listen.port))
-    except OSError as error:
-        listening.close()
-        raise ListenError(f"VECTR0_LISTEN is '{listen.host}:{listen.port}': {error.strerror or error}") from None
-    listening.listen(BACKLOG)
-    listening.set_inheritable(True)
-    return listening
 
 
 def serve(settings: Settings, listening: socket.socket) -> None:
@@ -76,7 +47,7 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         interface="asgi3",
         workers=settings.workers,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE,
+        timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=4,
         log_config=None,
         access_log=False,

@@ -10,15 +10,35 @@ from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
 from service.auth import ENTRY_RULE, Grant
+from service.listen import DEFAULT, LISTEN_RULE, Listen, chosen, parse_listen
+from service.origin import ORIGINS_RULE, parse_origins
 from service.trust import TRUST_RULE, Publisher, parse_trust
 
 LogFormat = Literal["text", "json"]
 
-PASSED_OVER: Final = re.compile(r"VECTR0_(URL|TOKEN|ID_TOKEN|ENVIRONMENT|SERVICE_.*|PORT(_.*)?)")
-"""The clients' own variables, and what Kubernetes injects for a Service named vectr0."""
+PASSED_OVER: Final = frozenset({"VECTR0_URL", "VECTR0_TOKEN", "VECTR0_ID_TOKEN", "VECTR0_ENVIRONMENT"})
+"""The clients' own variables."""
+
+INJECTED: Final = re.compile(
+    r"""VECTR0_(\w+_)?
+    (SERVICE_(HOST=[0-9A-Fa-f.:]+ | PORT(_\w+)?=\d+)
+    | PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://.*
+    | PORT_\d+_(TCP|UDP|SCTP)_(PROTO=(tcp|udp|sctp) | PORT=\d+ | ADDR=[0-9A-Fa-f.:]+))""",
+    re.VERBOSE,
+)
+"""What Kubernetes sets for Services named vectr0 or vectr0-something; its value, too, tells it from a wrong name."""
+
+ROUTES: Final = frozenset(
+    {"browser", "dashboard", "demo", "deployments", "events", "livez", "metrics", "openapi.json", "readyz"}
+)
+"""With what the paths of the routes begin."""
 
 RESERVED_DESCRIPTORS: Final = 256
 """Descriptors that the default of VECTR0_MAX_STREAMS leaves for Redis, requests and files."""
+MAX_STREAMS: Final = 1_000_000
+
+KEEP_ALIVE: Final = 4200
+"""Longer than proxies keep an idle connection (an hour, AWS up to 4,000 s), so that it is they who close it."""
 
 
 class InvalidSettingsError(ValueError):
@@ -26,20 +46,6 @@ class InvalidSettingsError(ValueError):
 
     def __init__(self, messages: list[str]) -> None:
         super().__init__("\n".join(messages))
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Where the service listens."""
-
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """The address as this machine reaches it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,8 @@ class Settings:
     """What trusted publishers' identities are made for; empty where nobody is trusted."""
     origins: tuple[str, ...]
     max_streams: int
+    keep_alive: int
+    """Seconds that a connection without a request is kept."""
     listen: Listen
     workers: int
     root_path: str
@@ -86,7 +94,7 @@ def _grants(text: str) -> tuple[Grant, ...]:
 
 def _tokens_file(text: str) -> tuple[Grant, ...]:
     try:
-        return _grants(Path(text).read_text())
+        return _grants(Path(text).read_text("utf-8-sig"))  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ValueError(error.strerror) from None
 
@@ -95,22 +103,6 @@ def _audience(text: str) -> str:
     if not re.fullmatch(r"[^\s,]{1,256}", text):
         raise ValueError
     return text
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(origin.strip() for origin in text.split(",") if origin.strip())
-    if not origins or any(
-        origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s,]+", origin) for origin in origins
-    ):
-        raise ValueError
-    return origins
-
-
-def _listen(text: str) -> Listen:
-    match = re.fullmatch(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})", text)
-    if match is None or int(match["port"]) > 65535:  # noqa: PLR2004  # the largest port
-        raise ValueError
-    return Listen(match["v6"] or match["host"], int(match["port"]))
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -125,6 +117,9 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 def _root_path(text: str) -> str:
     if text and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", text):
         raise ValueError
+    first = text.split("/")[1] if text else ""
+    if first in ROUTES:
+        raise ValueError(f"/{first} is a route of this service, and what is below it couldn't be told apart")
     return text.rstrip("/")
 
 
@@ -170,15 +165,19 @@ SETTINGS: Final = {
                 "CI systems whose own identity may record, without a token.", parse_trust),
         Setting("VECTR0_AUDIENCE", "", "this service's own address, such as https://hub.example",
                 "What the identities have to be made for; needed with VECTR0_TRUST.", _audience),
-        Setting("VECTR0_ORIGINS", "*", "* or origins such as https://app.example, separated by commas",
-                "Which web pages may listen and read.", _origins),
-        Setting("VECTR0_MAX_STREAMS", "from the descriptor limit", "an integer from 1 to 1000000",
-                "Open streams a process; one more is told to come back later.", _integer(1, 1_000_000)),
-        Setting("VECTR0_LISTEN", "127.0.0.1:8000", "HOST:PORT, such as 0.0.0.0:8000 or [::1]:8000",
-                "Where to listen.", _listen),
+        Setting("VECTR0_ORIGINS", "*", ORIGINS_RULE,
+                "Which web pages may listen and read.", parse_origins),
+        Setting("VECTR0_MAX_STREAMS", "from the descriptor limit", f"an integer from 1 to {MAX_STREAMS}",
+                "Open streams a process; one more is told to come back later.", _integer(1, MAX_STREAMS)),
+        Setting("VECTR0_KEEP_ALIVE", str(KEEP_ALIVE), "an integer from 1 to 86400",
+                "Seconds for which a connection without a request is kept; longer than proxies keep theirs.",
+                _integer(1, 86_400)),
+        Setting("VECTR0_LISTEN", str(DEFAULT), LISTEN_RULE,
+                "Where to listen: HOST:PORT, :PORT (all addresses), unix:/path. Unset: PORT, if that is set.",
+                parse_listen),
         Setting("VECTR0_WORKERS", "1", "an integer from 1 to 256",
                 "Processes; each takes one core.", _integer(1, 256)),
-        Setting("VECTR0_ROOT_PATH", "", "a path such as /vectr0",
+        Setting("VECTR0_ROOT_PATH", "", "a path such as /vectr0, which begins with no route of this service",
                 "The path prefix under which a proxy serves this.", _root_path),
         Setting("VECTR0_BOARD", "on", "on or off",
                 "Off hides all that shows more than one named channel, for hubs on the open internet.", _switch),
@@ -205,6 +204,8 @@ def read(environ: Mapping[str, str], descriptor_limit: int) -> tuple[Settings, l
             shown = "(not shown)" if setting.is_secret else repr(text)
             reason = f" ({error})" if str(error) and not setting.is_secret and str(error) != setting.rule else ""
             errors.append(f"{name} is {shown}{reason}; it must be {setting.rule}")
+    listen = _listen(environ, values, errors)
+    max_streams, warnings = _max_streams(values, descriptor_limit)
     redis_url = cast("str | None", values.get("VECTR0_REDIS_URL"))
     workers = cast("int", values.get("VECTR0_WORKERS", 1))
     grants = cast("tuple[Grant, ...]", (*_tuple(values, "VECTR0_TOKENS"), *_tuple(values, "VECTR0_TOKENS_FILE")))
@@ -231,15 +232,38 @@ def read(environ: Mapping[str, str], descriptor_limit: int) -> tuple[Settings, l
             trusted=trusted,
             audience=audience,
             origins=cast("tuple[str, ...]", values.get("VECTR0_ORIGINS", ("*",))),
-            max_streams=cast("int", values.get("VECTR0_MAX_STREAMS", max(1, descriptor_limit - RESERVED_DESCRIPTORS))),
-            listen=cast("Listen", values.get("VECTR0_LISTEN", Listen("127.0.0.1", 8000))),
+            max_streams=max_streams,
+            keep_alive=cast("int", values.get("VECTR0_KEEP_ALIVE", KEEP_ALIVE)),
+            listen=listen,
             workers=workers,
             root_path=cast("str", values.get("VECTR0_ROOT_PATH", "")),
             board=cast("bool", values.get("VECTR0_BOARD", True)),
             log_format=cast("LogFormat", values.get("VECTR0_LOG_FORMAT", "text")),
         ),
-        _warnings(environ),
+        [*warnings, *_warnings(environ)],
     )
+
+
+def _listen(environ: Mapping[str, str], values: Mapping[str, object], errors: list[str]) -> Listen:
+    if not environ.get("VECTR0_LISTEN", "").strip():
+        try:
+            return chosen(environ)
+        except ValueError as error:
+            errors.append(str(error))
+    return cast("Listen", values.get("VECTR0_LISTEN", DEFAULT))
+
+
+def _max_streams(values: Mapping[str, object], descriptor_limit: int) -> tuple[int, list[str]]:
+    """Return how many streams there may be: no more than there are descriptors for, or the rest would get no answer."""
+    possible = max(1, min(descriptor_limit - RESERVED_DESCRIPTORS, MAX_STREAMS))
+    wanted = cast("int", values.get("VECTR0_MAX_STREAMS", possible))
+    if wanted <= possible:
+        return wanted, []
+    warning = (
+        f"VECTR0_MAX_STREAMS is '{wanted}', but this process may open {descriptor_limit} files, of which it keeps "
+        f"{RESERVED_DESCRIPTORS} for other things: it takes {possible} streams; raise its hard limit (ulimit -Hn)"
+    )
+    return possible, [warning]
 
 
 def _tuple(values: Mapping[str, object], name: str) -> tuple[object, ...]:
@@ -249,7 +273,9 @@ def _tuple(values: Mapping[str, object], name: str) -> tuple[object, ...]:
 def _warnings(environ: Mapping[str, str]) -> list[str]:
     warnings = []
     for name in sorted(environ):
-        if name.startswith("VECTR0_") and name not in SETTINGS and not PASSED_OVER.fullmatch(name):
+        if not name.startswith("VECTR0_") or name in SETTINGS or name in PASSED_OVER:
+            continue
+        if not INJECTED.fullmatch(f"{name}={environ[name]}"):
             nearest = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0)
             warnings.append(f"{name} is no setting of this service; did you mean {nearest[0]}?")
     return warnings

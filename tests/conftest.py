@@ -52,10 +52,10 @@ def start_replica(tmp_path: Path) -> Iterator[Callable[..., Replica]]:
 
 @pytest.fixture
 def start_nginx(tmp_path: Path) -> Iterator[Callable[..., Nginx]]:
-    """Start an nginx before replicas."""
+    """Start an nginx before replicas, or before addresses as nginx writes them."""
     with ExitStack() as stack:
 
-        def start(*replicas: Replica) -> Nginx:
+        def start(*replicas: Replica | str) -> Nginx:
             nginx = Nginx(tmp_path, list(replicas))
             stack.callback(nginx.kill)
             return nginx.start()

@@ -309,7 +309,7 @@ class Listener:
 class Nginx:
     """A real nginx in front of replicas, with the settings of compose.yaml."""
 
-    def __init__(self, folder: Path, replicas: list[Replica]) -> None:
+    def __init__(self, folder: Path, replicas: list[Replica | str]) -> None:
         self.program = require("nginx")
         self.folder = folder
         self.port = free_port()
@@ -319,7 +319,8 @@ class Nginx:
 
     def start(self) -> Self:
         """Write the configuration (the one that compose.yaml mounts, with other addresses) and start."""
-        servers = "".join(f"server 127.0.0.1:{replica.port} max_fails=0;" for replica in self.replicas)
+        places = [one if isinstance(one, str) else f"127.0.0.1:{one.port}" for one in self.replicas]
+        servers = "".join(f"server {place} max_fails=0;" for place in places)
         shipped = (Path(__file__).parents[1] / "nginx.conf").read_text()
         server = re.sub(
             r"upstream service \{.*?\}", f"upstream service {{ {servers} keepalive 16; }}", shipped, flags=re.DOTALL

@@ -1097,7 +1097,7 @@ def test_a_taken_port_ends_the_command(service):
     done = command(VECTR0_LISTEN=f"127.0.0.1:{service.port}")
 
     assert done.returncode == 2
-    assert f"VECTR0_LISTEN is '127.0.0.1:{service.port}': Address already in use" in done.stderr
+    assert f"VECTR0_LISTEN, or PORT, is '127.0.0.1:{service.port}': Address already in use" in done.stderr
     assert "Traceback" not in done.stderr
 
 

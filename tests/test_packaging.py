@@ -15,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from service.settings import read
 from tests.parts import Replica
 
 TOP = Path(__file__).parents[1]
@@ -109,7 +110,7 @@ def test_what_knows_no_http():
 
 
 def test_environment_variables_are_read_where_the_process_starts():
-    """No module looks into the environment but the command, and two for prometheus_client's own variable."""
+    """No module looks into the environment but the commands, and two for prometheus_client's own variable."""
     readers = {
         name
         for name, module in MODULES.items()
@@ -117,7 +118,7 @@ def test_environment_variables_are_read_where_the_process_starts():
         or {"os.environ", "os.getenv"} & set(imported(module))
     }
 
-    assert readers == {"__main__", "serve", "metrics"}
+    assert readers == {"__main__", "serve", "health", "metrics"}
 
 
 def test_every_file_of_the_service_is_shipped():
@@ -219,9 +220,25 @@ def test_the_image():
     assert bases == {"python:3.13-slim"}
     assert all(int(number) > 0 for number in user.split(":"))
     assert json.loads(command) == ["vectr0"]
-    assert json.loads(health.partition(" CMD ")[2])[:2] == ["python", "-c"]
+    assert json.loads(health.partition(" CMD ")[2]) == ["python", "-m", "service.health"]
     assert dockerfile("STOPSIGNAL") == ["SIGTERM"]
     assert any("--require-hashes" in run and "requirements.txt" in run for run in dockerfile("RUN"))
+
+
+def test_the_image_listens_on_all_addresses():
+    """It listens where platforms expect it: PORT, which they may set to another, and no VECTR0_LISTEN, which would win."""
+    variables = dict(pair.split("=", 1) for line in dockerfile("ENV") for pair in line.split())
+    settings, _ = read(variables, 1024)
+
+    assert str(settings.listen) == ":8000"
+    assert dockerfile("EXPOSE") == ["8000"]
+
+
+def test_the_health_check_starts_fast():
+    """It runs every ten seconds: it imports the standard library, and of the service only what says where it listens."""
+    assert below({"health"}) == {"health", "listen"}
+    packages = {dotted.split(".")[0] for module in ("health", "listen") for dotted in imported(MODULES[module])}
+    assert packages - {"service"} <= sys.stdlib_module_names
 
 
 def test_the_image_is_given_only_what_it_copies():

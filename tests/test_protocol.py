@@ -1,7 +1,9 @@
 """Connections as clients make them that nobody wants: stalled, slow, pipelined, broken off; on a real Redis."""
 
 import asyncio
+import os
 import re
+import signal
 import socket
 import struct
 import sys
@@ -388,3 +390,26 @@ def test_another_server(tmp_path):
         assert replica.is_ready()
     finally:
         replica.kill()
+
+
+async def test_request_at_the_very_end_of_keep_alive(start_replica):
+    """A request that is here when its connection has been idle for too long is answered, and not reset."""
+    replica = start_replica(keep_alive="1")
+    reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
+    for _ in range(5):
+        writer.write(get("/livez"))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        await reader.readexactly(len(b'{"status":"alive"}'))
+        os.kill(replica.pid, signal.SIGSTOP)  # so that both come in one turn of its loop
+        try:
+            await asyncio.sleep(1.1)
+            writer.write(get("/livez"))
+            await writer.drain()
+        finally:
+            os.kill(replica.pid, signal.SIGCONT)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        await reader.readexactly(len(b'{"status":"alive"}'))
+    end = await asyncio.wait_for(reader.read(1), 10)
+    writer.close()
+
+    assert end == b"", "an idle connection is closed all the same"

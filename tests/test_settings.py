@@ -2,8 +2,13 @@ import json
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route, Router
 
-from service.settings import SETTINGS, InvalidSettingsError, Listen, read
+from service import app
+from service.listen import Listen
+from service.paths import StripRootPath
+from service.settings import SETTINGS, InvalidSettingsError, read
 
 
 def test_defaults():
@@ -13,6 +18,7 @@ def test_defaults():
     assert settings.redis_url is None
     assert settings.listen == Listen("127.0.0.1", 8000)
     assert settings.max_streams == 20_000 - 256
+    assert settings.keep_alive == 4200
     assert settings.printed_token
     assert len(settings.grants) == 1
     assert warnings == []
@@ -31,7 +37,18 @@ def test_a_token_of_its_own_each_run():
         ("VECTR0_ORIGINS", "https://app.example/path"),
         ("VECTR0_MAX_STREAMS", "0"),
         ("VECTR0_MAX_STREAMS", "many"),
+        ("VECTR0_ORIGINS", ","),
+        ("VECTR0_KEEP_ALIVE", "0"),
+        ("VECTR0_KEEP_ALIVE", "86401"),
         ("VECTR0_LISTEN", "8000"),
+        ("VECTR0_LISTEN", ":"),
+        ("VECTR0_LISTEN", "localhost:0"),
+        ("VECTR0_LISTEN", "::1:8000"),
+        ("VECTR0_LISTEN", "http://localhost:8000"),
+        ("VECTR0_LISTEN", "unix:"),
+        ("VECTR0_LISTEN", "unix:run/hub.sock"),
+        ("VECTR0_LISTEN", "unix://run/hub.sock"),
+        ("VECTR0_LISTEN", "unix:/" + "x" * 107),
         ("VECTR0_LISTEN", "localhost:80000"),
         ("VECTR0_WORKERS", "-1"),
         ("VECTR0_ROOT_PATH", "vectr0"),
@@ -96,12 +113,9 @@ def test_tokens_come_from_both_variables(tmp_path):
 
 
 def test_unknown_variable_is_a_warning_with_the_nearest_name():
-    """A misspelt setting is told; what Kubernetes injects and the clients' variables are not."""
+    """A misspelt setting is told; the clients' variables are not."""
     environ = {
         "VECTR0_ORIGIN": "https://app.example",
-        "VECTR0_SERVICE_HOST": "10.0.0.1",
-        "VECTR0_PORT": "tcp://10.0.0.1:8000",
-        "VECTR0_PORT_8000_TCP": "tcp://10.0.0.1:8000",
         "VECTR0_URL": "https://hub.example",
         "VECTR0_TOKEN": "s3cret",
     }
@@ -110,19 +124,199 @@ def test_unknown_variable_is_a_warning_with_the_nearest_name():
     assert warnings == ["VECTR0_ORIGIN is no setting of this service; did you mean VECTR0_ORIGINS?"]
 
 
+@pytest.mark.parametrize("service", ["VECTR0", "VECTR0_HUB", "VECTR0_REDIS_MASTER"])
+def test_what_kubernetes_injects(service):
+    """What Kubernetes sets for a Service named vectr0, or vectr0-something, is passed over."""
+    environ = {
+        f"{service}_SERVICE_HOST": "10.0.0.1",
+        f"{service}_SERVICE_PORT": "6379",
+        f"{service}_SERVICE_PORT_TCP_REDIS": "6379",
+        f"{service}_PORT": "tcp://10.0.0.1:6379",
+        f"{service}_PORT_6379_TCP": "tcp://[fd00::1]:6379",
+        f"{service}_PORT_6379_TCP_PROTO": "tcp",
+        f"{service}_PORT_6379_TCP_PORT": "6379",
+        f"{service}_PORT_6379_TCP_ADDR": "fd00::1",
+    }
+
+    assert read(environ, 1024)[1] == []
+
+
 @pytest.mark.parametrize(
-    ("listen", "url"),
+    ("name", "value"),
     [
-        ("0.0.0.0:8000", "http://127.0.0.1:8000"),
-        ("[::]:8000", "http://[::1]:8000"),
-        ("localhost:80", "http://localhost:80"),
+        ("VECTR0_PORT", "8000"),
+        ("VECTR0_LISTEN_PORT", "8000"),
+        ("VECTR0_SERVICE_NAME", "vectr0"),
+        ("VECTR0_REDIS_HOST", "redis"),
+        ("VECTR0_REDIS_PORT", "6379"),
     ],
 )
-def test_printed_address_can_be_opened(listen, url):
-    """The address that is printed is one that this machine reaches."""
-    settings, _ = read({"VECTR0_LISTEN": listen}, 1024)
+def test_what_only_looks_injected(name, value):
+    """A variable that somebody took for a setting is told, though Kubernetes has one of such a name."""
+    (warning,) = read({name: value}, 1024)[1]
 
+    assert warning.startswith(f"{name} is no setting of this service; did you mean VECTR0_")
+
+
+@pytest.mark.parametrize(
+    ("environ", "listen", "url"),
+    [
+        ({"VECTR0_LISTEN": "0.0.0.0:8000"}, Listen("0.0.0.0", 8000), "http://127.0.0.1:8000"),
+        ({"VECTR0_LISTEN": "[::]:8000"}, Listen("::", 8000), "http://[::1]:8000"),
+        ({"VECTR0_LISTEN": "localhost:80"}, Listen("localhost", 80), "http://localhost:80"),
+        ({"VECTR0_LISTEN": ":8000"}, Listen("", 8000), "http://127.0.0.1:8000"),
+        ({"PORT": "8080"}, Listen("", 8080), "http://127.0.0.1:8080"),
+        ({"PORT": "8080", "VECTR0_LISTEN": "localhost:80"}, Listen("localhost", 80), "http://localhost:80"),
+        ({"PORT": "nonsense", "VECTR0_LISTEN": "localhost:80"}, Listen("localhost", 80), "http://localhost:80"),
+        ({"PORT": " ", "VECTR0_LISTEN": ""}, Listen("127.0.0.1", 8000), "http://127.0.0.1:8000"),
+        ({"VECTR0_LISTEN": "unix:/run/hub.sock"}, Listen("", 0, "/run/hub.sock"), "http://localhost"),
+        ({"VECTR0_LISTEN": "unix:///run/hub.sock"}, Listen("", 0, "/run/hub.sock"), "http://localhost"),
+    ],
+)
+def test_listen(environ, listen, url):
+    """VECTR0_LISTEN wins over PORT; the address that is printed is one that this machine reaches."""
+    settings, warnings = read(environ, 1024)
+
+    assert settings.listen == listen
     assert settings.listen.url == url
+    assert warnings == []
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "8000x", "tcp://10.0.0.1:8000", "٣", "1" * 5000])
+def test_port_of_a_platform(port):
+    """A PORT that is none is refused in one line."""
+    with pytest.raises(InvalidSettingsError) as caught:
+        read({"PORT": port}, 1024)
+
+    assert str(caught.value) == f"PORT is {port!r}; it must be an integer from 1 to 65535"
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted", "streams"),
+    [(20_000, None, 19_744), (20_000, "19744", 19_744), (20_000, "19745", 19_744), (300, "1000000", 44), (9, "5", 1),
+     (5_000_000, None, 1_000_000)],
+)  # fmt: skip
+def test_streams_and_descriptors(limit, wanted, streams):
+    """There are no more streams than descriptors for them, and their maximum; who wants more is told."""
+    settings, warnings = read({"VECTR0_MAX_STREAMS": wanted} if wanted else {}, limit)
+
+    assert settings.max_streams == streams
+    is_told = wanted is not None and int(wanted) > streams
+    assert [warning.partition(", of which")[0] for warning in warnings] == [
+        f"VECTR0_MAX_STREAMS is '{wanted}', but this process may open {limit} files"
+    ] * is_told
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "null",
+        "https://app.example",
+        "http://localhost:5173",
+        "https://app.example:8443",
+        "http://app.example:443",
+        "https://xn--bcher-kva.example",
+        "https://under_score.example",
+        "https://app.example.",
+        "http://192.0.2.1",
+        "http://[2001:db8::1]:8080",
+        "http://[::ffff:c000:201]",
+        "chrome-extension://gighmmpiobklfepjocnamgkkbiglidom",
+        "moz-extension://6b7ee0e9-2bd9-4f5b-9f4f-3f0f5e7a4f52",
+        "capacitor://localhost",
+        "file://",
+    ],
+)
+def test_origins(origin):
+    """What browsers, extensions and native shells send as their origin may be listed."""
+    assert read({"VECTR0_ORIGINS": f"https://other.example , {origin}"}, 1024)[0].origins[1] == origin
+
+
+@pytest.mark.parametrize(
+    ("origin", "meant"),
+    [
+        ("https://App.example", "https://app.example"),
+        ("HTTPS://app.example", "https://app.example"),
+        ("https://app.example:443", "https://app.example"),
+        ("http://app.example:80", "http://app.example"),
+        ("https://app.example:", "https://app.example"),
+        ("https://app.example:08443", "https://app.example:8443"),
+        ("https://app.example/", "https://app.example"),
+        ("https://app.example/path", "https://app.example"),
+        ("https://app.example?x#y", "https://app.example"),
+        ("https://user:pass@app.example", "https://app.example"),
+        ("app.example", "https://app.example"),
+        ("app.example:8443/path", "https://app.example:8443"),
+        ("https://Bücher.example", "https://xn--bcher-kva.example"),
+        ("https://straße.example", "https://xn--strae-oqa.example"),
+        ("http://[2001:DB8:0::1]", "http://[2001:db8::1]"),
+        ("https://App.example:443/x", "https://app.example"),
+    ],
+)
+def test_origin_that_no_browser_sends(origin, meant):
+    """What no browser ever sends is refused with what is probably meant; it would shut its page out for good."""
+    with pytest.raises(InvalidSettingsError) as caught:
+        read({"VECTR0_ORIGINS": f"https://other.example,{origin}"}, 1024)
+
+    assert f"(no browser sends {origin}; did you mean {meant}?); it must be * for every page" in str(caught.value)
+    assert read({"VECTR0_ORIGINS": meant}, 1024)[0].origins == (meant,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://*.example.com", "https://app.example:*", "*.example.com", "https://", "https://app..example",
+        "https://app.example:65536", "https://app.example:0", "https://192.0.2.256", "https://[::1", "https://a b.example",
+        "https://a.example https://b.example", "https://app.example;https://b.example", "https://app.example\\x y",
+        "capacitor://localhost/path", "capacitor://*", "https://" + "x" * 64, "://app.example", "https:///x", "https://.",
+    ],
+)  # fmt: skip
+def test_no_origin(origin):
+    """What is no origin is refused, and named."""
+    with pytest.raises(InvalidSettingsError, match="VECTR0_ORIGINS is ") as caught:
+        read({"VECTR0_ORIGINS": f"https://other.example,{origin}"}, 1024)
+
+    assert f"; it must be {SETTINGS['VECTR0_ORIGINS'].rule}" in str(caught.value)
+
+
+def test_wildcard_in_an_origin():
+    """Who writes a wildcard is told what there is instead."""
+    with pytest.raises(InvalidSettingsError, match=r"https://\*\.example\.com: a wildcard is no part of an origin"):
+        read({"VECTR0_ORIGINS": "https://*.example.com"}, 1024)
+
+
+def routes() -> list[Route]:
+    """All routes of the application, for streams and for requests that end."""
+    stripped = app.create(read({}, 1024)[0])
+    assert isinstance(stripped, StripRootPath)
+    router = stripped._app
+    assert isinstance(router, Router)
+    assert isinstance(router.default, Starlette)
+    return [route for route in (*router.routes, *router.default.routes) if isinstance(route, Route)]
+
+
+@pytest.mark.parametrize("first", sorted({route.path.split("/")[1] for route in routes()} - {""}))
+@pytest.mark.parametrize("rest", ["", "/", "/hub"])
+def test_root_path_that_is_a_route(first, rest):
+    """A path prefix that begins as a route does is refused: what a proxy has left on couldn't be told apart."""
+    with pytest.raises(InvalidSettingsError, match=f"VECTR0_ROOT_PATH is '/{first}{rest}' \\(/{first} is a route"):
+        read({"VECTR0_ROOT_PATH": f"/{first}{rest}"}, 1024)
+
+
+@pytest.mark.parametrize("root_path", ["/vectr0", "/hub/events", "/my/deployments/", "/eventsource"])
+def test_root_path(root_path):
+    """Any other prefix will do."""
+    assert read({"VECTR0_ROOT_PATH": root_path}, 1024)[0].root_path == root_path.rstrip("/")
+
+
+def test_tokens_from_a_file_with_a_byte_order_mark(tmp_path):
+    """A byte order mark is no part of the first token."""
+    (tmp_path / "tokens").write_bytes(b"\xef\xbb\xbfs3cret\n")
+    (marked,) = read({"VECTR0_TOKENS_FILE": str(tmp_path / "tokens")}, 1024)[0].grants
+    (plain,) = read({"VECTR0_TOKENS": "s3cret"}, 1024)[0].grants
+
+    assert marked == plain
 
 
 WEB = {"github": "octo/web", "owner_id": 7, "channels": ["web/*"]}
