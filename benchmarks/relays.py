@@ -10,8 +10,9 @@ import orjson
 from redis import Redis
 
 from benchmarks.subjects import payload
+from service.connections import connect
 from service.deployment import Submission
-from service.store import Store, connect
+from service.store import Store
 
 DEPLOYMENTS = 300
 

@@ -23,6 +23,7 @@ from service.assets import Assets
 from service.auth import Tokens
 from service.census import Census
 from service.channel import Channels
+from service.connections import connect
 from service.events import Events
 from service.issuer import Issuer
 from service.metrics import Metrics
@@ -34,7 +35,7 @@ from service.publishers import Publishers
 from service.relay import Relay
 from service.roll import Roll
 from service.settings import Settings
-from service.store import Store, connect
+from service.store import Store
 from service.stream import Streams
 
 logger = logging.getLogger("vectr0")

@@ -1,17 +1,18 @@
 -- Appends a deployment to its channel as one step: decide, store, trim, publish, remember.
 --
--- KEYS  1 the channel's sorted set, and pub/sub channel of the same name
+-- KEYS  1 the channel's sorted set
 --       2 the idempotency key's memory; in the channel's hash slot
 --       3 where there is an identity: the memory of its token; in the same slot
 -- ARGV  1 the client's fields: a JSON object without its closing brace
 --       2 a nonce of the request, as long as every other
 --       3 how long the key is remembered, in seconds
 --       4 how many deployments are kept
---       5 where there is an identity: for how long its token is good, in seconds
+--       5 the channel's pub/sub channel
+--       6 where there is an identity: for how long its token is good, in seconds
 -- gives {"recorded" | "repeated" | "conflict" | "replayed", the record}; the last two with that of the first use
 
 local channel, memory, used = KEYS[1], KEYS[2], KEYS[3]
-local head, nonce, lifetime, kept, validity = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local head, nonce, lifetime, kept, messages, validity = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 
 local function has_head(record)
   local start = head .. ',"deployedAt":'
@@ -75,7 +76,7 @@ local record = head
 redis.call('ZADD', channel, integer(deployed_at), record)
 redis.call('ZREMRANGEBYRANK', channel, 0, -kept - 1)
 -- A hint that can't be given (an ACL without the channel) must not undo the record: readers reconcile.
-redis.pcall('PUBLISH', channel, record)
+redis.pcall('PUBLISH', messages, record)
 if used then redis.call('SET', used, record, 'EX', validity) end
 remember(record)
 return {'recorded', record}

@@ -58,16 +58,11 @@ def command(environ: Mapping[str, str], listen: str | None, workers: str | None,
 
 def _serve(environ: dict[str, str]) -> None:
     from service import logs, server  # noqa: PLC0415  # not needed by the other commands
-    from service.store import connect  # noqa: PLC0415  # nor this
 
     try:
         settings, warnings = read(environ, server.raise_descriptor_limit())
     except InvalidSettingsError as error:
         _refuse(str(error))
-    try:
-        connect(settings.redis_url)  # which sends nothing yet
-    except ValueError as error:
-        _refuse(f"VECTR0_REDIS_URL is (not shown), which redis-py refuses: {error}")
     logs.configure(settings.log_format)
     for warning in warnings:
         logs.logger.warning(warning)

@@ -42,7 +42,7 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         factory=True,
         http=Connection,
         ws="none",
-        loop="uvloop",
+        loop="service.loop:Loop",
         lifespan="on",
         interface="asgi3",
         workers=settings.workers,

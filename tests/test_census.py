@@ -14,10 +14,11 @@ from service.build import Build
 from service.bulletin import Bulletin
 from service.census import FRESH, STALE_AFTER, Census
 from service.channel import Channel, Channels
+from service.connections import Connections
 from service.deployment import ChannelName, Deployment
 from service.metrics import Metrics
 from service.roll import LIFETIME_MS, Roll
-from service.store import Connections, Store
+from service.store import Store
 from tests.parts import deployment
 
 pytestmark = pytest.mark.anyio

@@ -553,7 +553,7 @@ async def test_redis_is_full(redis_server, start_replica, listen):
 async def test_script_is_refused_whole(redis_server, refuse, allow, reason):
     """The script's first write fails where Redis is full or read-only: no record, no message, no key remembered."""
     keys = (key_of("web/production"), "vectr0:idempotency:{web/production}:k")
-    arguments = (*keys, ",", '{"version":"1"', "nonce", "60", "10")
+    arguments = (*keys, ",", '{"version":"1"', "nonce", "60", "10", key_of("web/production"))
     script = str(Path(__file__).parents[1] / "service" / "append.lua")
     before = contents(redis_server)
     redis_server.cli(*refuse)

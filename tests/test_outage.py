@@ -7,8 +7,9 @@ from contextlib import closing
 import pytest
 import redis.exceptions
 
+from service.connections import connect
 from service.outage import kind_of
-from service.store import Store, StoreUnavailableError, connect
+from service.store import Store, StoreUnavailableError
 from tests.parts import RedisServer, free_port
 
 pytestmark = pytest.mark.anyio

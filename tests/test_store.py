@@ -7,8 +7,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
+from service.connections import Connections, connect
 from service.deployment import KEPT, ChannelName, Submission
-from service.store import Connections, Store, StoreUnavailableError, Ticket, connect
+from service.store import Store, StoreUnavailableError, Ticket
 from tests.parts import deployment
 
 pytestmark = pytest.mark.anyio
