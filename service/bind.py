@@ -3,7 +3,7 @@
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -29,15 +29,10 @@ def bound(listen: Listen) -> Iterator[socket.socket]:
         listening = _bind_file(listen.path) if listen.path else _bind_address(listen)
     except OSError as error:
         raise ListenError(f"VECTR0_LISTEN, or PORT, is '{listen}': {error.strerror or error}") from None
-    with listening:
-        own = _identity(listen.path)
+    with listening, _removed_at_the_end(listen.path) if listen.path else nullcontext():
         listening.listen(BACKLOG)
         listening.set_inheritable(True)
-        try:
-            yield listening
-        finally:
-            if own and own == _identity(listen.path):  # and not that of one who came after
-                Path(listen.path).unlink()
+        yield listening
 
 
 def _bind_address(listen: Listen) -> socket.socket:
@@ -92,6 +87,17 @@ def _remove_stale(path: str) -> None:
             except BlockingIOError:
                 pass
         raise OSError("another process listens there")
+
+
+@contextmanager
+def _removed_at_the_end(path: str) -> Iterator[None]:
+    """Remove a file, unless it is that of one who came after."""
+    own = _identity(path)
+    try:
+        yield
+    finally:
+        if own == _identity(path):
+            Path(path).unlink(missing_ok=True)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

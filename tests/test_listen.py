@@ -81,6 +81,8 @@ def test_all_addresses(variable, start):
     assert f"VECTR0 listens on http://127.0.0.1:{port}\n" in greeting(process)
     for host in ("127.0.0.1", "127.0.0.2", "[::1]"):
         assert httpx.get(f"http://{host}:{port}/livez").status_code == 200
+    process.terminate()
+    assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize(
