@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from service.build import Build, build_of
+from service.utf8 import NotUTF8Error, utf8
 
 KEPT: Final = 10
 """How many deployments a channel keeps."""
@@ -105,8 +106,8 @@ class Submission(BaseModel):
         Raises NotJSONError, or InvalidFieldsError with every broken rule.
         """
         try:
-            fields = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
+            fields = orjson.loads(utf8(body))
+        except (orjson.JSONDecodeError, NotUTF8Error) as error:
             raise NotJSONError(f"the body is not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise NotJSONError("the body must be a JSON object")

@@ -11,6 +11,7 @@ from service.ci import Environ
 from service.failures import WrongUseError
 from service.rules import RULES
 from service.stamp import Surroundings, stamp
+from service.utf8 import utf8
 
 STAMP: Final = Path("dist/version.json")
 """Where the Vite plugin writes what it stamped."""
@@ -83,7 +84,7 @@ def _from_file(path: Path, options: Mapping[str, Any]) -> Payload:
         if not holds(value):  # the hub would refuse it, too, but the file would be rewritten by then
             raise WrongUseError(f"--{option} must be {rule}, not {json.dumps(value)}")
     try:
-        stamped: object = json.loads(path.read_text("utf-8"))
+        stamped: object = json.loads(utf8(path.read_bytes()))
     except OSError as error:
         raise WrongUseError(f"{path} can't be read: {error.strerror}") from None
     except ValueError as error:

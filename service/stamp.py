@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from service.ci import Environ, ReadJSON, said
 from service.failures import WrongUseError
 from service.rules import RULES
+from service.utf8 import utf8
 
 MISSING: Final = {
     "appName": "name it with --app, the variable APP_NAME or package.json's `name`",
@@ -115,7 +116,7 @@ def _git(*parameters: str) -> str | None:
 
 def _read_json(path: str) -> Any:
     try:
-        return json.loads(Path(path).read_text("utf-8"))
+        return json.loads(utf8(Path(path).read_bytes()))
     except (OSError, ValueError):
         return None
 

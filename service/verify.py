@@ -1,5 +1,6 @@
 """Is it really served? Asked before a deployment is recorded, so that no tab hears of what it can't get."""
 
+import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ import httpx
 
 from service.client import Note, without_secrets
 from service.failures import NotServedError
+from service.utf8 import utf8
 
 IN_A_ROW: Final = 3
 """How often the new version has to be served: a rollout that is under way gives old and new in turn."""
@@ -47,7 +49,7 @@ def _look(client: httpx.Client, url: str, build: Mapping[str, Any]) -> tuple[str
     if not response.is_success:
         return f"{response.status_code} {response.reason_phrase}", False
     try:
-        served = response.json()
+        served = json.loads(utf8(response.content))
         return _shown(served), all(served.get(name) == value for name, value in build.items())
     except (ValueError, KeyError, AttributeError, TypeError):
         return f"no version.json, but {response.headers.get('Content-Type', 'something else')}", False

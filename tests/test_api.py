@@ -131,6 +131,25 @@ def test_400_for_what_is_no_json_object(redis, service, body):
     assert writes(redis) == before
 
 
+def test_a_byte_order_mark(service):
+    """A body that begins with a byte order mark, as PowerShell writes files, is read; the record has none."""
+    body = json.dumps(deployment("marked"))
+    answer = httpx.post(f"{service.url}/deployments", content=body.encode("utf-8-sig"), headers={**BEARER, **JSON})
+
+    assert answer.status_code == 201
+    assert answer.content.startswith(b'{"appName":"marked",')
+    assert httpx.post(f"{service.url}/deployments", content=body, headers={**BEARER, **JSON}).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_400_for_another_encoding(service, encoding):
+    """A body in UTF-16, as PowerShell's `>` writes files, is 400 and told why."""
+    body = json.dumps(deployment("encoded")).encode(encoding)
+    answer = httpx.post(f"{service.url}/deployments", content=body, headers={**BEARER, **JSON})
+
+    assert "it is in UTF-16 or UTF-32, and JSON is in UTF-8" in problem(answer, 400, "Bad Request")["detail"]
+
+
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", f"Basic {TOKEN}", TOKEN])
 def test_401_without_a_bearer_token(redis, service, authorization):
     """A request without a bearer token is 401 and is told how to bring one (RFC 6750), and Redis isn't touched."""

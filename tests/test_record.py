@@ -92,6 +92,19 @@ def test_the_stamped_file(service, tmp_path):
     assert file.read_bytes() == before
 
 
+def test_a_file_with_a_byte_order_mark(service, tmp_path):
+    """What PowerShell writes is read, where it is served, too; `--environment` rewrites it without the mark."""
+    file = stamped(tmp_path)
+    file.write_bytes(file.read_text().encode("utf-8-sig"))
+    with WebServer(in_turn(Answer(200, file.read_bytes(), {"Content-Type": "application/json"}))) as app:
+        options = ("--verify", f"{app.url}/version.json", "--verify-timeout", "5", "--environment", "production")
+        done = in_process("record", *options, env=hub(service.url), cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert latest(service, "web/production").items() >= (STAMP | {"environment": "production"}).items()
+    assert json.loads(file.read_text("utf-8")) == STAMP | {"environment": "production"}
+
+
 def test_another_file(service, tmp_path):
     """--from names the file."""
     stamped(tmp_path, "dist/version.json", version="0.0.0")
@@ -179,7 +192,7 @@ def test_each_ci_system(case, service, tmp_path):
 
 def test_the_nearest_package_json(tmp_path):
     """Name and version are those of the nearest package.json, as for the Vite plugin; a folder may be the app's."""
-    (tmp_path / "package.json").write_text('{"name": "@acme/web", "version": "1.4.0"}')
+    (tmp_path / "package.json").write_text('{"name": "@acme/web", "version": "1.4.0"}', "utf-8-sig")
     folder = tmp_path / "src/deep"
     folder.mkdir(parents=True)
 
@@ -325,8 +338,8 @@ def test_stamp_without_the_vite_plugin(tmp_path):
 # Exit codes
 
 
-def broken(folder: Path, text: str) -> tuple[str, ...]:
-    (folder / "broken.json").write_text(text)
+def broken(folder: Path, text: str, encoding: str = "utf-8") -> tuple[str, ...]:
+    (folder / "broken.json").write_text(text, encoding)
     return ("--from", "broken.json")
 
 
@@ -344,11 +357,12 @@ def broken(folder: Path, text: str) -> tuple[str, ...]:
         (lambda folder: (), {"VERSION": "1\n2"}, 'version (from VERSION) must be 1 to 128 printable characters, not "1\\n2"'),
         (lambda folder: ("--from", "nowhere.json"), {}, "nowhere.json can't be read: No such file or directory"),
         (lambda folder: broken(folder, "<!doctype html>"), {}, "broken.json can't be read: Expecting value"),
+        (lambda folder: broken(folder, "{}", "utf-16"), {}, "broken.json can't be read: it is in UTF-16 or UTF-32"),
         (lambda folder: broken(folder, "[]"), {}, "broken.json holds no JSON object"),
     ],
     ids=[
         "no address", "no address of HTTP", "half an address", "no token", "two lines for a token", "an odd token",
-        "nothing to verify", "no application", "a broken rule", "no file", "no JSON", "no object",
+        "nothing to verify", "no application", "a broken rule", "no file", "no JSON", "UTF-16", "no object",
     ],
 )  # fmt: skip
 def test_wrong_use(prepared, variables, told, tmp_path):
@@ -642,6 +656,7 @@ def test_verify(service, tmp_path):
         (version_json(buildTime=1), "1.4.0 (3f2c1ab, build 128)"),
         (Answer(200, b"<!doctype html>", {"Content-Type": "text/html"}), "no version.json, but text/html"),
         (Answer.json([]), "no version.json, but application/json"),
+        (Answer(200, b"{\0}\0", {"Content-Type": "application/json"}), "no version.json, but application/json"),
         (Answer(404), "404 Not Found"),
         (Answer(0), "nothing (Server disconnected without sending a response.)"),
         (Answer(302, headers={"Location": "/version.json"}), "nothing (Exceeded maximum allowed redirects.)"),
@@ -650,7 +665,17 @@ def test_verify(service, tmp_path):
             "nothing (Error -3 while decompressing data: incorrect header check)",
         ),
     ],
-    ids=["the old version", "another build of it", "HTML", "a list", "nothing there", "no answer", "a loop", "no gzip"],
+    ids=[
+        "the old version",
+        "another build of it",
+        "HTML",
+        "a list",
+        "UTF-16",
+        "nothing there",
+        "no answer",
+        "a loop",
+        "no gzip",
+    ],
 )
 def test_never_served(answer, told, service, tmp_path):
     """What isn't served within the time isn't recorded, with 4, which says what is served."""

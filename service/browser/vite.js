@@ -305,7 +305,7 @@ function manifest(folder) {
 
 function readJSON(path) {
     try {
-        return JSON.parse(readFileSync(path, "utf8"));
+        return JSON.parse(readFileSync(path, "utf8").replace(/^\uFEFF/, ""));
     } catch {
         return undefined;
     }

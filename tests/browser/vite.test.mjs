@@ -568,7 +568,9 @@ for (const [major, name] of [
             }
 
             it("is asked of git in a build that nothing else says the commit of", async () => {
-                const root = project({ ...page, "main.js": "" });
+                // With the byte order mark that some editors write, which npm and Vite pass over as well.
+                const manifest = '\uFEFF{"name":"@acme/web","version":"0.1.0"}';
+                const root = project({ ...page, "main.js": "", "package.json": manifest });
                 const git = (...parameters) =>
                     run("git", [
                         "-C",
