@@ -1,13 +1,10 @@
 """The application: makes the parts, ties them together, and starts and ends their tasks."""
 
 import asyncio
-import atexit
 import gc
 import logging
-import os
 import secrets
-import signal
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
@@ -37,6 +34,7 @@ from service.roll import Roll
 from service.settings import Settings
 from service.store import Store
 from service.stream import Streams
+from service.supervision import Aside, farewell, run_main, running
 
 logger = logging.getLogger("vectr0")
 
@@ -68,22 +66,23 @@ def create(settings: Settings) -> ASGIApp:
         tokens = Tokens(settings.grants)
         hub = Hub(store, channels, streams, relay, census, tokens, publishers, metrics, settings.root_path)
         events = Events(channels, streams, relay, census, origins=origins, metrics=metrics)
-        runs = [relay.run(), streams.run(), census.run(), *(issuer.run() for issuer in issuers.values())]
+        aside = [
+            Aside("census", "counting who runs what", census.run, metrics),
+            *(Aside("issuer", f"the keys of {name}", one.run, metrics) for name, one in issuers.items()),
+        ]
+        runs = [*(run_main(run) for run in (*relay.loops(), streams.run())), *(task.run() for task in aside)]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(_supervised(run)) for run in runs]
+            async with running(runs):
                 # What is here now stays: a collection needn't look at it again.
                 gc.collect()
                 gc.freeze()
                 logger.info("started", extra={"workers": settings.workers})
                 yield {"hub": hub, "events": events}
-                for task in running:
-                    task.cancel()
-            await census.leave()
+            await farewell("the census", census.leave())
         finally:
-            await store.aclose()
+            await farewell("the connection to Redis", store.aclose())
             if client is not None:
-                await client.aclose()
+                await farewell("the client of the issuers", client.aclose())
             logger.info("stopped")
 
     route = _EventsRoute()
@@ -139,16 +138,3 @@ def _requests(origins: Origins, *, board: bool) -> Starlette:
     )
     application.router.redirect_slashes = False
     return application
-
-
-async def _supervised(run: Awaitable[None]) -> None:
-    """Run a task that has to live as long as the process; end the process, loudly, if it fails.
-
-    A replica that no longer hears of deployments but keeps its browsers is worse than one that is gone.
-    """
-    try:
-        await run
-    except Exception:
-        logger.critical("a task that this service can't do without has failed; the process ends", exc_info=True)
-        atexit.register(os._exit, os.EX_SOFTWARE)  # the signal ends the process in order; this is its status
-        signal.raise_signal(signal.SIGTERM)

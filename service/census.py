@@ -33,8 +33,6 @@ WHOLE_EVERY: Final = 30
 """Turns after which everything is written again: a Redis that went back to an older state may hold other counts."""
 SLICE: Final = 200
 """Channels after which the event loop gets its turn: some milliseconds."""
-FAREWELL_DEADLINE: Final = 1.0
-"""Seconds for Redis to take a replica's leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +114,8 @@ class Census:
         """Take back this replica's counts: its streams have ended."""
         if self._failed_at > self._clock() - STALE_AFTER:
             return  # Redis isn't there; it forgets them by itself
-        with suppress(StoreUnavailableError, TimeoutError):
-            async with asyncio.timeout(FAREWELL_DEADLINE):
-                await self._roll.leave(leads=self._leads)
+        with suppress(StoreUnavailableError):
+            await self._roll.leave(leads=self._leads)
 
     async def ask(self, channel: Channel) -> tuple[Answer, bool]:
         """Find out who runs what on a channel. Gives whether that is old, because Redis can't be had.
@@ -145,18 +142,22 @@ class Census:
         return Answer(counts, page.now_ms, Curve.from_json(page.curve), self._clock())
 
     async def _turn(self) -> None:
-        await self._count()
+        failure: Exception | None = None
         try:
+            await self._count()
             turn = await self._exchange()
             if turn.leads or self._channels.watchers:
                 await self._read(turn)
             if turn.leads:
                 await self._keep(turn)
-        except StoreUnavailableError:
+        except Exception as error:  # noqa: BLE001  # raised again, after the boards have been told that numbers are old
+            failure = error
             self._failed_at = self._clock()
             self._anew, self._leads = True, False
         self._forget()
         await self._tell()
+        if failure is not None and not isinstance(failure, StoreUnavailableError):
+            raise failure
 
     async def _count(self) -> None:
         """Count the streams of this replica, where something has changed."""

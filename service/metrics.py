@@ -14,6 +14,7 @@ from service.deployment import Deployment
 
 RelayState = Literal["connecting", "live", "polling", "down"]
 CloseReason = Literal["client", "stalled", "over-limit", "shutdown"]
+SideTask = Literal["census", "issuer"]
 
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -64,6 +65,9 @@ class Metrics:
         )
         self.loop_lag = Histogram(
             "vectr0_event_loop_lag_seconds", "How late the event loop ran a timer.", registry=registry, buckets=_FAST
+        )
+        self.task_failures = Counter(
+            "vectr0_task_failures", "Failures of what runs beside the main road.", ["task"], registry=registry
         )
         self.enter_relay_state("connecting")
 

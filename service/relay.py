@@ -8,6 +8,7 @@ import logging
 import math
 import random
 import time
+from collections.abc import Coroutine
 from typing import Final
 
 from service.channel import Channel, Channels
@@ -49,12 +50,9 @@ class Relay:
         self.since = time.time()
         self.last_error: StoreUnavailableError | None = None
 
-    async def run(self) -> None:
-        """Relay until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen_forever())
-            tasks.create_task(self._reconcile_forever())
-            tasks.create_task(self._read_forever())
+    def loops(self) -> list[Coroutine[None, None, None]]:
+        """Return what has to run until cancelled, side by side: with one of them gone there is no relay."""
+        return [self._listen_forever(), self._reconcile_forever(), self._read_forever()]
 
     async def survey(self) -> None:
         """Wait until every channel that Redis knows is in memory. Raises StoreUnavailableError."""
