@@ -281,7 +281,7 @@ import signal
 from service import relay
 from service.__main__ import main
 
-run = relay.Relay.run
+run = relay.Relay._reconcile_forever
 
 
 async def failing(self):
@@ -293,7 +293,7 @@ async def failing(self):
         raise RuntimeError("the test asked for this")
 
 
-relay.Relay.run = failing
+relay.Relay._reconcile_forever = failing
 main()
 """
 
