@@ -1,7 +1,7 @@
 """Fixtures that start real parts and end them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -55,8 +55,8 @@ def start_nginx(tmp_path: Path) -> Iterator[Callable[..., Nginx]]:
     """Start an nginx before replicas, or before addresses as nginx writes them."""
     with ExitStack() as stack:
 
-        def start(*replicas: Replica | str) -> Nginx:
-            nginx = Nginx(tmp_path, list(replicas))
+        def start(*replicas: Replica | str, origins: str = "*", limits: Mapping[str, int] | None = None) -> Nginx:
+            nginx = Nginx(tmp_path, list(replicas), origins, limits)
             stack.callback(nginx.kill)
             return nginx.start()
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import distribution
@@ -329,14 +329,25 @@ class Listener:
 
 
 class Nginx:
-    """A real nginx in front of replicas, with the settings of compose.yaml."""
+    """A real nginx in front of replicas, with the settings of compose.yaml.
 
-    def __init__(self, folder: Path, replicas: list[Replica | str]) -> None:
+    ``origins`` is what VECTR0_ORIGINS is; ``limits``, such as ``{"streams": 2}``, switches its limits on, with these.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        replicas: list[Replica | str],
+        origins: str = "*",
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
         self.program = require("nginx")
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.replicas = replicas
+        self.origins = origins
+        self.limits = limits
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
@@ -347,6 +358,12 @@ class Nginx:
         server = re.sub(
             r"upstream service \{.*?\}", f"upstream service {{ {servers} keepalive 16; }}", shipped, flags=re.DOTALL
         )
+        server = server.replace('default "*";', f'default "{self.origins}";')
+        if self.limits is not None:
+            server = re.sub(r"#(limit_|error_page)", r"\1", server)
+            server = server.replace("streams 2000", f"streams {self.limits.get('streams', 2000)}")
+            server = re.sub(r"rate=\d+r/s", f"rate={self.limits.get('rate', 50)}r/s", server)
+            server = re.sub(r"burst=\d+", f"burst={self.limits.get('burst', 200)}", server)
         server = re.sub(r"listen [^;]+;", f"listen 127.0.0.1:{self.port};", server)
         temporary = "".join(
             f"{kind}_temp_path {self.folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -4,9 +4,12 @@ import ast
 import json
 import os
 import re
+import socket
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import pytest
 import yaml
 
 from service.settings import read
-from tests.parts import Replica
+from tests.parts import Replica, free_port, post, require, wait_until
 
 TOP = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
@@ -252,15 +255,67 @@ def test_the_image_is_given_only_what_it_copies():
     assert allowed == copied
 
 
+def redis_command() -> list[str]:
+    """The command of compose.yaml's Redis, as compose gives it to the container."""
+    command: list[str] = COMPOSE["services"]["redis"]["command"]
+    return [word.replace("$$", "$") for word in command]
+
+
 def test_compose_keeps_what_was_stored():
     """Redis writes each deployment to the disk before it answers, and never evicts one."""
     redis = COMPOSE["services"]["redis"]
+    command = redis_command()[-1]
 
-    assert "--appendonly yes" in redis["command"]
-    assert "--appendfsync always" in redis["command"]
-    assert "--maxmemory-policy noeviction" in redis["command"]
+    assert "--appendonly yes" in command
+    assert "--appendfsync always" in command
+    assert "--maxmemory-policy noeviction" in command
     assert redis["volumes"] == ["redis:/data"]
     assert "redis" in COMPOSE["volumes"]
+
+
+def test_compose_gives_redis_a_password(tmp_path, start_replica):
+    """Its Redis answers nobody without the password, which stands in no command line; with it the service runs there."""
+    require("redis-server")
+    port, password = free_port(), "s3cret"
+    services = COMPOSE["services"]
+    [(variable, value)] = services["redis"]["environment"].items()
+    command = redis_command()
+    command[-1] = command[-1].replace("redis-server -", f"redis-server - --port {port} --bind 127.0.0.1")
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {variable: password}, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: ping(port) == b"-NOAUTH Authentication required.\r\n", what="the Redis of compose.yaml")
+        replica = start_replica(redis_url=f"redis://:{password}@127.0.0.1:{port}/0")
+        posted = post(replica.url)
+        processes = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        test = COMPOSE["services"]["redis"]["healthcheck"]["test"][1].replace("redis-cli", f"redis-cli -p {port}")
+        check = subprocess.run(["sh", "-c", test], env=os.environ | {variable: password}, timeout=10, check=False)
+    finally:
+        process.terminate()
+        process.wait()
+
+    assert posted.status_code == 201
+    assert check.returncode == 0
+    assert processes.startswith(b"redis-server"), "signals go to Redis itself"
+    assert password.encode() not in processes
+    assert re.fullmatch(r"\$\{REDIS_PASSWORD:\?.+openssl rand.+\}", value)
+    assert services["service"]["environment"]["VECTR0_REDIS_URL"] == "redis://:${REDIS_PASSWORD}@redis:6379/0"
+
+
+def ping(port: int) -> bytes:
+    """What Redis answers to one who says no password."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(100)
+    return b""
+
+
+def test_compose_keeps_redis_to_itself():
+    """Only the service is on a network with Redis, and that network leads nowhere."""
+    networks = {name: set(service["networks"]) for name, service in COMPOSE["services"].items()}
+
+    assert networks == {"redis": {"store"}, "service": {"store", "front"}, "nginx": {"front"}}
+    assert COMPOSE["networks"]["store"] == {"internal": True}
+    assert not COMPOSE["networks"]["front"]
 
 
 def test_compose_needs_a_token():
@@ -278,13 +333,15 @@ def test_compose_scales_the_service():
     assert not {"container_name", "ports", "hostname"} & set(service)
 
 
-def test_compose_confines_the_service():
-    """The service can write nothing and has no privileges."""
-    service = COMPOSE["services"]["service"]
+@pytest.mark.parametrize("name", ["redis", "service", "nginx"])
+def test_compose_confines(name):
+    """Every container is no root, can write only where it has to, and has no privileges."""
+    service = COMPOSE["services"][name]
 
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert name == "service" or service["user"] == name  # the service's image has a user of its own
 
 
 def test_compose_publishes_nginx():
@@ -309,3 +366,65 @@ def test_nginx_asks_a_tab_to_come_back_where_no_replica_answers(tmp_path, start_
     assert stream.headers["access-control-allow-origin"] == "*"
     assert re.fullmatch(r"retry: \d{4,5}\n\n", stream.text)
     assert other.status_code == 502
+
+
+PAGE, OTHER_PAGE, EVIL = "https://app.example", "https://b.example:8443", "https://evil.example"
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [
+        ("*", {PAGE: "*", EVIL: "*", "null": "*", None: "*"}),
+        (f"{PAGE}, *", {PAGE: "*", EVIL: "*"}),
+        (PAGE, {PAGE: PAGE, EVIL: None, "null": None, None: None, "": None, f"{PAGE}.evil.example": None}),
+        (f"{PAGE},{OTHER_PAGE}", {PAGE: PAGE, OTHER_PAGE: OTHER_PAGE, EVIL: None, "https://app": None}),
+        (f" {OTHER_PAGE} , {PAGE} ,", {PAGE: PAGE, OTHER_PAGE: OTHER_PAGE, "app.example": None, "*": None}),
+        (f"null,{PAGE}", {PAGE: PAGE, "null": "null", EVIL: None, f"{PAGE},{EVIL}": None, f"x,{PAGE}": None}),
+        (PAGE, {f"|{PAGE}": None, f"x,|{PAGE}": None, f"x,{EVIL},|{EVIL}": None, f"*,|{EVIL}": None, "|": None}),
+        ("https://appxexample", {PAGE: None, "https://app.example": None}),
+    ],
+)
+def test_nginx_has_the_origins_of_the_service(origins, allowed, tmp_path, start_nginx, start_replica):
+    """What nginx answers in place of the service is for the pages that VECTR0_ORIGINS names, and for no others."""
+    nginx = start_nginx(Replica(tmp_path), origins=origins)  # which isn't started
+    service = start_replica(origins=origins)
+
+    for origin, name in allowed.items():
+        headers = {} if origin is None else {"Origin": origin}
+        away = httpx.get(f"{nginx.url}/events/web/production", headers=headers)
+        there = httpx.get(f"{service.url}/livez", headers=headers)
+
+        assert (away.status_code, away.headers["vary"]) == (200, "Origin")
+        assert away.headers.get("access-control-allow-origin") == name, origin
+        assert there.headers.get("access-control-allow-origin") == name, origin
+
+
+def test_nginx_limits_streams(start_replica, start_nginx):
+    """A client that has its streams is told to come back, as over VECTR0_MAX_STREAMS; an error would be for good."""
+    nginx = start_nginx(start_replica(), limits={"streams": 2})
+    with httpx.Client() as client, ExitStack() as streams:
+        opened = [streams.enter_context(client.stream("GET", f"{nginx.url}/events/web/production")) for _ in range(2)]
+        texts = [stream.iter_text() for stream in opened]  # kept: one that is let go closes its stream
+        firsts = [next(text) for text in texts]
+        third = httpx.get(f"{nginx.url}/events/web/production")
+        others = httpx.get(f"{nginx.url}/deployments")
+
+    assert all(first.startswith("retry: ") for first in firsts)
+    assert third.status_code == 200
+    assert third.headers["content-type"] == "text/event-stream"
+    assert re.fullmatch(r"retry: \d{4,5}\n\n", third.text)
+    assert others.status_code == 200
+
+
+def test_nginx_limits_requests(start_replica, start_nginx):
+    """A client that asks too often is told so with a 429, and its streams to come back."""
+    nginx = start_nginx(start_replica(), limits={"rate": 1, "burst": 3})
+    with httpx.Client() as client:
+        statuses = [client.get(f"{nginx.url}/livez").status_code for _ in range(12)]
+        stream = client.get(f"{nginx.url}/events/web/production")
+
+    assert statuses[:4] == [200] * 4
+    assert 429 in statuses[4:]
+    assert set(statuses) == {200, 429}
+    assert (stream.status_code, stream.headers["content-type"]) == (200, "text/event-stream")
+    assert re.fullmatch(r"retry: \d{4,5}\n\n", stream.text)
