@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import click
 
+from service.output import printable
+
 COMMANDS: Final = {
     "serve": ("service.serve", "Serve (what `vectr0` alone does)."),
     "record": ("service.record", "Record a deployment, from a CI job."),
@@ -74,6 +76,8 @@ class Commands(click.Group):
         """Run a command; Ctrl-C ends it without a word, with the exit code of shells."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as wrong:  # click quotes what was typed, or came from a variable, as it is
+            raise click.UsageError(printable(wrong.format_message()), wrong.ctx) from None
         except KeyboardInterrupt:
             sys.exit(130)
 

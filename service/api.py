@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -31,6 +31,8 @@ MAX_LIMIT: Final = 1000
 MAX_KEY_LENGTH: Final = 128
 MAX_BODY_SIZE: Final = 16 * 1024
 """Bytes of a request's body."""
+SLICE: Final = 100
+"""Channels after which the event loop gets its turn."""
 
 deployment_logger = logging.getLogger("vectr0.deployments")
 
@@ -87,14 +89,31 @@ async def record(request: Request) -> Response:
 async def list_all(request: Request) -> Response:
     """List deployments over all channels, newest first."""
     hub = hub_of(request)
-    parameters = _parameters(request, "appName", "environment", "gitTag", "limit")
-    limit = _limit(parameters.get("limit"))
+    parameters = _parameters(request, "appName", "environment", "gitTag", "limit", "adoption")
+    limit, is_counted = _limit(parameters.get("limit")), _is_counted(parameters.get("adoption"))
     names = [name for name in await hub.store.names() if _matches(name, parameters)]
-    found = [deployment for history in await hub.store.histories(names) for deployment in history]
+    histories = dict(zip(names, await hub.store.histories(names), strict=True))
+    found = [deployment for history in histories.values() for deployment in history]
     if "gitTag" in parameters:
         found = [deployment for deployment in found if deployment.fields.get("gitTag") == parameters["gitTag"]]
     found.sort(key=lambda deployment: deployment.id, reverse=True)
-    return _list(found[:limit])
+    return _list(found[:limit], await _adoptions(hub.census, found[:limit], histories) if is_counted else None)
+
+
+async def _adoptions(
+    census: Census, listed: Sequence[Deployment], histories: Mapping[ChannelName, Sequence[Deployment]]
+) -> list[dict[str, Any]]:
+    """Return who runs what on the channels of which something is listed; histories are the oldest first."""
+    overview, is_stale = await census.inquiries.ask_for_all()
+    ids = {deployment.id for deployment in listed}
+    documents = []
+    for number, (name, history) in enumerate(histories.items(), start=1):
+        if any(deployment.id in ids for deployment in history):
+            adoption = Adoption.of(overview.counts.get(name, {}), history[::-1])
+            documents.append(document_of(name, adoption, overview.as_of, is_stale=is_stale))
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
+    return documents
 
 
 async def list_channel(request: Request) -> Response:
@@ -122,7 +141,7 @@ async def adoption(request: Request) -> Response:
     _refuse_parameters(request)
     channel = await _loaded(request)
     _require_deployment(channel)
-    answer, is_stale = await hub_of(request).census.ask(channel)
+    answer, is_stale = await hub_of(request).census.inquiries.ask(channel)
     deployments = kept(channel)
     found = document_of(
         channel.name, Adoption.of(answer.counts, deployments), answer.as_of, is_stale=is_stale
@@ -297,6 +316,13 @@ def _parameters(request: Request, *allowed: str) -> Mapping[str, str]:
     return parameters
 
 
+def _is_counted(text: str | None) -> bool:
+    if text not in (None, "true"):
+        message = f"must be true, or left out, not {text[:40]}"
+        raise Problem(400, f"adoption: {message}", errors=[FieldError("adoption", message)])
+    return text is not None
+
+
 def _limit(text: str | None) -> int:
     if text is None:
         return DEFAULT_LIMIT
@@ -317,8 +343,9 @@ def has_etag(if_none_match: str | None, etag: str) -> bool:
     return "*" in candidates or etag in candidates
 
 
-def _list(deployments: list[Deployment]) -> Response:
-    body = b'{"deployments":[' + b",".join(deployment.json for deployment in deployments) + b"]}"
+def _list(deployments: list[Deployment], adoptions: list[dict[str, Any]] | None = None) -> Response:
+    counted = b"" if adoptions is None else b',"adoption":' + orjson.dumps(adoptions)
+    body = b'{"deployments":[' + b",".join(deployment.json for deployment in deployments) + b"]" + counted + b"}"
     return _json(body, 200, {"Cache-Control": "no-cache"})
 
 

@@ -14,6 +14,7 @@ from service.bulletin import Bulletin
 from service.channel import Channel, Channels
 from service.deployment import ChannelName, Deployment
 from service.frame import adoption_frame
+from service.inquiry import STALE_AFTER, Inquiries
 from service.metrics import Metrics
 from service.roll import Roll, Turn
 from service.store import StoreUnavailableError
@@ -23,27 +24,10 @@ INTERVAL: Final = (1.5, 2.5)
 """Seconds between two turns, with the jitter that keeps replicas apart."""
 FIRST_INTERVAL: Final = 0.5
 """Seconds after which a turn may come early, for a board that has just been opened."""
-STALE_AFTER: Final = 6.0
-"""Seconds after which numbers are old: two turns have failed."""
-FRESH: Final = 2.0
-"""Seconds for which one answer does for all who ask for a channel."""
-ANSWERS_LIFETIME: Final = 300.0
-"""Seconds for which an answer is kept, in case that Redis goes away."""
 WHOLE_EVERY: Final = 30
 """Turns after which everything is written again: a Redis that went back to an older state may hold other counts."""
 SLICE: Final = 200
 """Channels after which the event loop gets its turn: some milliseconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is known of one channel: its counts over all replicas, when they were read, and how it came to them."""
-
-    counts: Counts
-    as_of: int | None
-    """Milliseconds since 1970 by Redis's clock; None where it could never be asked, and only this replica counts."""
-    curve: Curve
-    read_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +75,7 @@ class Census:
         self._as_of: int | None = None
         self._read_at = float("-inf")
         """When the others' counts were read last; kept up only for boards and curves."""
-        self._answers: dict[ChannelName, Answer] = {}
-        self._asking = asyncio.Lock()
-        self._failed_at = float("-inf")
+        self.inquiries = Inquiries(roll, channels, clock)
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -112,34 +94,10 @@ class Census:
 
     async def leave(self) -> None:
         """Take back this replica's counts: its streams have ended."""
-        if self._failed_at > self._clock() - STALE_AFTER:
+        if self.inquiries.failed_at > self._clock() - STALE_AFTER:
             return  # Redis isn't there; it forgets them by itself
         with suppress(StoreUnavailableError):
             await self._roll.leave(leads=self._leads)
-
-    async def ask(self, channel: Channel) -> tuple[Answer, bool]:
-        """Find out who runs what on a channel. Gives whether that is old, because Redis can't be had.
-
-        One read in FRESH seconds serves all who ask.
-        """
-        async with self._asking:  # who waits finds the answer there, or that there is none to be had
-            answer = self._answers.get(channel.name)
-            now = self._clock()
-            if (answer is None or now - answer.read_at > FRESH) and now - self._failed_at > FRESH:
-                with suppress(StoreUnavailableError):
-                    answer = self._answers[channel.name] = await self._ask(channel)
-        if answer is None:
-            return Answer(channel.tallies.counts, None, Curve(), float("-inf")), True
-        return answer, self._clock() - answer.read_at > STALE_AFTER
-
-    async def _ask(self, channel: Channel) -> Answer:
-        try:
-            page = await self._roll.read_channel(channel.name)
-        except StoreUnavailableError:
-            self._failed_at = self._clock()
-            raise
-        counts = add_counts([channel.tallies.counts, *page.counts])
-        return Answer(counts, page.now_ms, Curve.from_json(page.curve), self._clock())
 
     async def _turn(self) -> None:
         failure: Exception | None = None
@@ -152,7 +110,7 @@ class Census:
                 await self._keep(turn)
         except Exception as error:  # noqa: BLE001  # raised again, after the boards have been told that numbers are old
             failure = error
-            self._failed_at = self._clock()
+            self.inquiries.failed_at = self._clock()
             self._anew, self._leads = True, False
         self._forget()
         await self._tell()
@@ -255,8 +213,7 @@ class Census:
         """Drop what is no longer needed."""
         if not self._leads:
             self._curves.clear()  # another one goes on with them
-        oldest = self._clock() - ANSWERS_LIFETIME
-        self._answers = {name: answer for name, answer in self._answers.items() if answer.read_at > oldest}
+        self.inquiries.forget()
 
     async def _tell(self) -> None:
         """Tell the boards what has changed."""

@@ -2,61 +2,82 @@
 
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote
 
-import httpx
-from httpx_sse import EventSource, ServerSentEvent, SSEError
+from httpx_sse import EventSource, ServerSentEvent
 
-from service.client import MAY_PASS, Note, Record, address, backoff, reason, without_secrets
-from service.failures import RefusedError
+from service.answers import Record, is_record
+from service.jsontext import read_json
+from service.patience import Note, backoff, may_pass, reasons, refused
+from service.request import MOST_REDIRECTIONS, AnswerError, Body, connection, send, within
+from service.url import address, without_secrets
 
-TIMEOUT: Final = httpx.Timeout(10.0, read=40.0)
-"""Seconds. A stream without a frame for so long is dead: pings come every 15."""
+OPENING: Final = 10.0
+"""Seconds until a stream's first bytes have to be there."""
+SILENCE: Final = 40.0
+"""Seconds without a whole event after which a stream is dead: pings come every 15."""
+LONGEST_RETRY_MS: Final = 60_000
+"""What a hub may ask for between two connects."""
 
 
 class _CutError(Exception):
     """The stream has ended, or never began."""
 
 
-def follow(url: str, channel: str, last: int | None, *, note: Note) -> Iterator[Record]:
+def follow(
+    url: str, channel: str, last: int | None, *, note: Note, opening: float = OPENING, silence: float = SILENCE
+) -> Iterator[Record]:
     """Give a channel's deployments as they come, beginning after ``last`` where it is given.
 
     It resumes after every cut, with nothing lost that the hub keeps. Raises WrongUseError and RefusedError.
     """
     attempt, told = 0, ""
     stream_url, name = f"{address(url)}/events/{quote(channel, safe='/')}", without_secrets(url)
-    with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
-        while True:
-            pause = backoff(attempt)
-            try:
-                for event in _events(client, stream_url, name, last):
-                    attempt, told = 0, ""
-                    pause = pause if event.retry is None else event.retry / 1000
-                    if event.event == "deployment":
-                        record: Record = event.json()
-                        last = record["deployedAt"]
-                        yield record
-                trouble = f"{name} has ended the stream"
-            except _CutError as error:
-                trouble = str(error)
-            except (ValueError, KeyError, TypeError):
-                trouble = f"{name} sends what is no deployment"
-            attempt += 1
-            if trouble != told:
-                note(f"{trouble}; connecting again")
-                told = trouble
-            time.sleep(pause)
+    while True:
+        pause = backoff(attempt)
+        try:
+            for event in _events(stream_url, name, last, opening, silence):
+                attempt, told = 0, ""
+                pause = pause if event.retry is None else min(max(0, event.retry), LONGEST_RETRY_MS) / 1000
+                if event.event == "deployment":
+                    record = _record(event)
+                    last = record["deployedAt"]
+                    yield record
+            trouble = f"{name} has ended the stream"
+        except _CutError as error:
+            trouble = str(error)
+        except ValueError:
+            trouble = f"{name} sends what is no deployment"
+        attempt += 1
+        if trouble != told:
+            note(f"{trouble}; connecting again")
+            told = trouble
+        time.sleep(pause)
 
 
-def _events(client: httpx.Client, url: str, name: str, last: int | None) -> Iterator[ServerSentEvent]:
+def _record(event: ServerSentEvent) -> Record:
+    record = read_json(event.data.encode())
+    if not is_record(record):
+        raise ValueError
+    return cast("Record", record)
+
+
+def _events(url: str, name: str, last: int | None, opening: float, silence: float) -> Iterator[ServerSentEvent]:
     headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(last)} if last else {})
     try:
-        with client.stream("GET", url, headers=headers) as stream:
+        with connection(silence) as client:
+            request = client.build_request("GET", url, headers=headers)
+            stream = within(opening, lambda: send(client, request, redirections=MOST_REDIRECTIONS))
             if not stream.is_success:
-                stream.read()
-                trouble = f"{name} answers {reason(stream)}"
-                raise (_CutError if stream.is_server_error or stream.status_code in MAY_PASS else RefusedError)(trouble)
-            yield from EventSource(stream).iter_sse()
-    except (httpx.RequestError, SSEError) as error:
-        raise _CutError(f"{name}: {error or type(error).__name__}") from None
+                within(opening, stream.read)
+                if may_pass(stream):
+                    raise _CutError(f"{name} answers {reasons(stream)[0]}")
+                raise refused(name, stream)
+            stream.encoding = "utf-8"  # [spec], whatever it says: Python knows encodings that unpack
+            events = EventSource(stream).iter_sse()
+            while (event := within(silence, lambda: next(events, None))) is not None:
+                cast("Body", stream.stream).size = 0
+                yield event
+    except AnswerError as error:
+        raise _CutError(f"{name}: {error}") from None

@@ -1,28 +1,30 @@
 """CI's own identity in place of a token (OpenID Connect): GitHub gives one when asked, GitLab has it in a variable."""
 
 from collections.abc import Callable
-from typing import Final
 
 import httpx
 
 from service.ci import Environ
-from service.client import send
 from service.failures import HubUnavailableError, WrongUseError
+from service.jsontext import read_json
+from service.patience import Note, Patience, persist
+from service.request import ask
+from service.url import bearer, is_token
 
-RETRIES: Final = 3
 
-
-def identity(environ: Environ, audience: str, *, timeout: float, note: Callable[[str], None]) -> Callable[[], str]:
+def identity(environ: Environ, audience: str, *, note: Note) -> Callable[[Patience], str]:
     """Give what gets a token that proves what this job is, for this audience. It soon expires, so get it late.
 
     Raises WrongUseError where there is none; calling it raises HubUnavailableError.
     """
     address, secret = environ.get("ACTIONS_ID_TOKEN_REQUEST_URL"), environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
     if address and secret:
-        return lambda: _ask_github(address, secret, audience, timeout, note)
+        return lambda patience: _ask_github(address, secret, audience, patience, note)
     token = environ.get("VECTR0_ID_TOKEN")
     if token:
-        return lambda: token
+        if not is_token(token):
+            raise WrongUseError("VECTR0_ID_TOKEN holds characters that no token has (it isn't shown)")
+        return lambda _: token
     hints = {
         "GITHUB_ACTIONS": "the job needs `permissions: {id-token: write}`",
         "GITLAB_CI": f"the job needs `id_tokens: {{VECTR0_ID_TOKEN: {{aud: {audience}}}}}`",
@@ -31,11 +33,19 @@ def identity(environ: Environ, audience: str, *, timeout: float, note: Callable[
     raise WrongUseError(f"--oidc finds no identity here: {hint}")
 
 
-def _ask_github(address: str, secret: str, audience: str, timeout: float, note: Callable[[str], None]) -> str:
-    url = httpx.URL(address).copy_merge_params({"audience": audience})
-    with httpx.Client(timeout=timeout, headers={"Authorization": f"Bearer {secret}"}) as client:
-        response = send(lambda: client.get(url), "GitHub's issuer of identities", retries=RETRIES, note=note)
+def _ask_github(address: str, secret: str, audience: str, patience: Patience, note: Note) -> str:
     try:
-        return str(response.raise_for_status().json()["value"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        raise HubUnavailableError(f"GitHub gives no identity: it answers {response.status_code}") from None
+        url = httpx.URL(address).copy_merge_params({"audience": audience})
+    except httpx.InvalidURL as error:
+        raise WrongUseError(f"ACTIONS_ID_TOKEN_REQUEST_URL is no address: {error}") from None
+    response = persist(
+        lambda seconds: ask("GET", url, seconds=seconds, auth=bearer(secret)),
+        "GitHub's issuer of identities", patience, note=note,
+    )  # fmt: skip
+    try:
+        token = read_json(response.content)["value"] if response.is_success else None
+    except (ValueError, KeyError, TypeError):
+        token = None
+    if not isinstance(token, str) or not is_token(token):
+        raise HubUnavailableError(f"GitHub gives no identity: it answers {response.status_code}")
+    return token

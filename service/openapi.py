@@ -99,7 +99,10 @@ def document(root_path: str) -> dict[str, Any]:
                 "Deployments": {
                     "type": "object",
                     "required": ["deployments"],
-                    "properties": {"deployments": {"type": "array", "items": _ref("Deployment")}},
+                    "properties": {
+                        "deployments": {"type": "array", "items": _ref("Deployment")},
+                        "adoption": {"type": "array", "items": _counted(), "description": "With `?adoption=true`."},
+                    },
                 },
                 "Adoption": _adoption(),
                 "Problem": _problem(),
@@ -160,6 +163,17 @@ def _adoption() -> dict[str, Any]:
     })  # fmt: skip
 
 
+def _counted() -> dict[str, Any]:
+    """Describe what a list says of a channel's adoption: no curve, and of deployments no more than their streams."""
+    properties: dict[str, Any] = dict(_adoption()["properties"])
+    del properties["samples"]
+    entry = properties["deployments"]["items"]["properties"]
+    properties["deployments"] = {
+        "type": "array", "maxItems": KEPT, "items": _object({name: entry[name] for name in ("deployedAt", "streams")}),
+    }  # fmt: skip
+    return _object(properties)
+
+
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": list(properties), "properties": properties}
 
@@ -204,7 +218,11 @@ def _get_all() -> dict[str, Any]:
     responses = {"200": _json(f"At most `limit` of the {KEPT} that each channel keeps.", "Deployments")}
     return {
         **_operation("listAll", "Deployments over all channels, newest first", responses, 400, 404, 503),
-        "parameters": [*parameters, _parameter("limit", "query", limit, "How many at the most.")],
+        "parameters": [
+            *parameters,
+            _parameter("limit", "query", limit, "How many at the most."),
+            _parameter("adoption", "query", {"const": "true"}, "Say of each listed channel who runs what, too."),
+        ],
     }
 
 

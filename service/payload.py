@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from service.ci import Environ
 from service.failures import WrongUseError
+from service.jsontext import json_text, read_json
 from service.rules import RULES
 from service.stamp import Surroundings, stamp
-from service.utf8 import utf8
 
 STAMP: Final = Path("dist/version.json")
 """Where the Vite plugin writes what it stamped."""
@@ -57,7 +57,7 @@ def write(fields: Mapping[str, Any], paths: Sequence[Path | None]) -> None:
     for path in {path for path in paths if path is not None}:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            path.write_text(json_text(fields, indent=2) + "\n", "utf-8")
         except OSError as error:
             raise WrongUseError(f"{path} can't be written: {error.strerror}") from None
 
@@ -84,7 +84,7 @@ def _from_file(path: Path, options: Mapping[str, Any]) -> Payload:
         if not holds(value):  # the hub would refuse it, too, but the file would be rewritten by then
             raise WrongUseError(f"--{option} must be {rule}, not {json.dumps(value)}")
     try:
-        stamped: object = json.loads(utf8(path.read_bytes()))
+        stamped: object = read_json(path.read_bytes())
     except OSError as error:
         raise WrongUseError(f"{path} can't be read: {error.strerror}") from None
     except ValueError as error:

@@ -1,6 +1,5 @@
 """`vectr0 record`: tell the hub that a build went live, from a CI job."""
 
-import json
 import sys
 import uuid
 from collections.abc import Callable
@@ -11,11 +10,14 @@ from typing import Any, Final
 import click
 
 from service.ci import Environ
-from service.client import address, is_http, is_token, post, without_secrets
+from service.client import post
 from service.failures import WrongUseError
 from service.identity import identity
+from service.output import echo_json
+from service.patience import Patience
 from service.payload import FIELDS, STAMP, payload, write
 from service.report import note, report, say
+from service.url import address, is_http, is_token, without_secrets
 from service.verify import wait_until_served
 
 SECONDS: Final = click.FloatRange(min=0, min_open=True)
@@ -67,8 +69,12 @@ Exit codes: 0 recorded (or there was nothing new), 2 wrong use, 3 refused by the
 @click.option(
     "--verify", metavar="URL", help="Wait until this address of the application's version.json gives this build."
 )
-@click.option("--verify-timeout", type=SECONDS, default=300.0, show_default=True, help="Seconds to wait for that.")
-@click.option("--timeout", type=SECONDS, default=10.0, show_default=True, help="Seconds for one attempt.")
+@click.option("--verify-timeout", type=SECONDS, default=300.0, show_default=True,
+              help="Seconds for that, before anything is sent to the hub.")  # fmt: skip
+@click.option("--timeout", type=SECONDS, default=10.0, show_default=True,
+              help="Seconds for an attempt: a posting, or a look of --verify.")  # fmt: skip
+@click.option("--deadline", type=SECONDS, default=120.0, show_default=True,
+              help="Seconds for all attempts and pauses together, --oidc's too; --verify comes before.")  # fmt: skip
 @click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True, help="How often to try again.")
 @click.option(
     "--dry-run",
@@ -109,6 +115,7 @@ class Options:
     verify: str | None
     verify_timeout: float
     timeout: float
+    deadline: float
     retries: int
     dry_run: bool
     as_json: bool
@@ -118,7 +125,7 @@ def _record(environ: Environ, fields: dict[str, Any], options: Options) -> None:
     posting = payload(environ, options.source, fields)
     if options.dry_run:
         write(posting.fields, [options.target])
-        click.echo(json.dumps(posting.fields, indent=None if options.as_json else 2, ensure_ascii=False))
+        echo_json(posting.fields, indent=None if options.as_json else 2)
         return
     hub = address(options.url)
     if options.verify is not None and not is_http(options.verify):
@@ -127,21 +134,22 @@ def _record(environ: Environ, fields: dict[str, Any], options: Options) -> None:
     write(posting.fields, [options.target, posting.stale])
     if options.verify is not None:
         wait_until_served(
-            options.verify, posting.build, patience=options.verify_timeout, timeout=options.timeout, note=note
+            options.verify, posting.build, seconds=options.verify_timeout, timeout=options.timeout, note=note
         )
     key = str(uuid.uuid4())
-    posted = post(hub, posting.fields, token(), key, timeout=options.timeout, retries=options.retries, note=note)
+    patience = Patience(attempt=options.timeout, retries=options.retries, total=options.deadline)
+    posted = post(hub, posting.fields, token(patience), key, patience=patience, note=note)
     report(posted, environ, as_json=options.as_json)
 
 
-def _token(environ: Environ, hub: str, options: Options) -> Callable[[], str]:
+def _token(environ: Environ, hub: str, options: Options) -> Callable[[Patience], str]:
     """Give what gets the token when it is needed, and is sure that there is one now."""
     if options.oidc:
         audience = options.audience or without_secrets(hub)
-        return identity(environ, audience, timeout=options.timeout, note=note)
+        return identity(environ, audience, note=note)
     token = (options.token or "").strip()  # a secret that was pasted often ends a line
     if not token:
         raise WrongUseError("there is no token: set VECTR0_TOKEN, or use --oidc where the hub trusts this CI")
     if not is_token(token):
         raise WrongUseError("the token holds characters that no token has (it isn't shown)")
-    return lambda: token
+    return lambda _: token

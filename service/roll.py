@@ -1,6 +1,7 @@
 """The roll: what each replica counts, side by side in Redis, and the curves that one of them keeps for all."""
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -13,6 +14,8 @@ LIFETIME_MS: Final = 10_000
 """Milliseconds after which a replica that has died, or can't reach Redis, counts no more."""
 LEASE_MS: Final = 8_000
 """The same for its turn to keep the curves."""
+SLICE: Final = 200
+"""Counts after which the event loop gets its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,22 @@ class Roll:
             pipe.time()
             *fields, curve, clock = await pipe.execute()
         return Page(_milliseconds(clock), tuple(counts_from_json(field) for field in fields if field), curve)
+
+    async def read_all(self) -> tuple[int, Sequence[tuple[ChannelName, Counts]]]:
+        """Read what all other replicas count on all channels. Returns Redis's clock, too."""
+        async with self._store.pipeline() as pipe:
+            pipe.smembers(self._replicas)
+            [replicas] = await pipe.execute()
+            for replica in replicas - {self._replica.encode()}:
+                pipe.hgetall(self._counts(replica.decode(errors="replace")))
+            pipe.time()
+            *pages, clock = await pipe.execute()
+        counted = []
+        for number, (field, text) in enumerate((item for page in pages for item in page.items()), start=1):
+            counted.append((ChannelName(field.decode(errors="replace")), counts_from_json(text)))
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        return _milliseconds(clock), counted
 
     async def curves(self, channels: Collection[ChannelName]) -> list[bytes | None]:
         """Read the kept curves."""

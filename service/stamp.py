@@ -13,8 +13,8 @@ from typing import Any, Final, Self
 
 from service.ci import Environ, ReadJSON, said
 from service.failures import WrongUseError
+from service.jsontext import read_json
 from service.rules import RULES
-from service.utf8 import utf8
 
 MISSING: Final = {
     "appName": "name it with --app, the variable APP_NAME or package.json's `name`",
@@ -56,7 +56,7 @@ def stamp(environ: Environ, options: Mapping[str, Any], *, now: int, surrounding
     fields["buildNumber"], fields["buildTime"] = _number(fields["buildNumber"]), _number(fields["buildTime"])
     wrong = [(field, rule) for field, (holds, rule) in RULES.items() if not holds(fields[field])]
     if wrong:
-        raise WrongUseError("\n".join(_explain(field, fields[field], rule, known) for field, rule in wrong))
+        raise WrongUseError(*(_explain(field, fields[field], rule, known) for field, rule in wrong))
     return fields
 
 
@@ -116,7 +116,7 @@ def _git(*parameters: str) -> str | None:
 
 def _read_json(path: str) -> Any:
     try:
-        return json.loads(utf8(Path(path).read_bytes()))
+        return read_json(Path(path).read_bytes())
     except (OSError, ValueError):
         return None
 

@@ -1,11 +1,12 @@
 """`vectr0 token`: a secret for CI, and the entry for the hub, which needs to know its hash only."""
 
 import hashlib
-import json
 import re
 import secrets
 
 import click
+
+from service.output import Styled, echo, echo_json
 
 
 def _scope(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -29,8 +30,8 @@ def command(scope: str, *, as_json: bool) -> None:
     secret = secrets.token_urlsafe(32)
     entry = f"sha256:{hashlib.sha256(secret.encode()).hexdigest()}" + ("" if scope == "*/*" else f"@{scope}")
     if as_json:
-        click.echo(json.dumps({"token": secret, "entry": entry}))
+        echo_json({"token": secret, "entry": entry})
         return
-    click.echo(f"{click.style('VECTR0_TOKEN', bold=True)}={secret}")
-    click.echo(f"{click.style('VECTR0_TOKENS', bold=True)}={entry}")
-    click.echo("The first is a secret of CI; the second, which is none, an entry of the hub.", err=True)
+    echo(Styled("VECTR0_TOKEN", bold=True), f"={secret}")
+    echo(Styled("VECTR0_TOKENS", bold=True), f"={entry}")
+    echo("The first is a secret of CI; the second, which is none, an entry of the hub.", err=True)

@@ -1,20 +1,22 @@
 """`vectr0 watch`: a channel's deployments in the terminal, as they come."""
 
-import json
 import subprocess
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Final
 
 import click
 
-from service.client import Record
+from service.answers import Record
 from service.follow import follow
-from service.listing import shown_version
+from service.jsontext import json_text
+from service.output import Styled, echo, echo_json
+from service.words import local_time, shown_version
 
 HELP: Final = """
 Follow a channel's deployments in the terminal, through every cut of the line, until Ctrl-C.
 
-It begins with the newest one, and after a cut with what was missed.
+It begins with the newest one, and after a cut with what was missed. An answer has to begin within 10 seconds, and a
+line on which nothing comes for 40 is cut, because a hub says something every 15.
 
 \b
   vectr0 watch web/production
@@ -41,20 +43,22 @@ def _channel(_: click.Context, __: click.Parameter, value: str) -> str:
 )
 def command(channel: str, url: str, after: int | None, program: str | None, *, as_json: bool) -> None:
     """Follow a channel."""
-    for record in follow(url, channel, after, note=lambda text: click.echo(text, err=True)):
-        text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
-        click.echo(text if as_json else _line(record))
+    for record in follow(url, channel, after, note=lambda text: echo(text, err=True)):
+        if as_json:
+            echo_json(record)
+        else:
+            echo(*_line(record))
         if program is not None:
             # The command is the user's own, typed into this very command line.
-            ended = subprocess.run(program, shell=True, input=f"{text}\n", encoding="utf-8", check=False)  # noqa: S602
+            ended = subprocess.run(program, shell=True, input=f"{json_text(record)}\n", encoding="utf-8", check=False)  # noqa: S602
             if ended.returncode:
-                click.echo(f"{program!r} ended with {ended.returncode}", err=True)
+                echo(f"{program!r} ended with {ended.returncode}", err=True)
 
 
-def _line(record: Record) -> str:
-    at = datetime.fromtimestamp(record["deployedAt"] / 1000, UTC).astimezone()
+def _line(record: Record) -> Iterator[str | Styled]:
+    yield f"{local_time(record['deployedAt'])}  {record['appName']}/{record['environment']}  "
+    yield Styled(shown_version(record), bold=True)
     build = f", build {record['buildNumber']}" if record["buildNumber"] else ""
-    what = click.style(shown_version(record), bold=True)
-    back = click.style("  rollback", fg="yellow") if record["rollback"] else ""
-    where = f"{record['appName']}/{record['environment']}"
-    return f"{at:%Y-%m-%d %H:%M:%S}  {where}  {what} ({record['gitCommit'][:12]}{build}){back}"
+    yield f" ({record['gitCommit'][:12]}{build})"
+    if record["rollback"]:
+        yield Styled("  rollback", colour="yellow")

@@ -2,11 +2,13 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -203,3 +205,75 @@ def passing(target: str) -> Callable[[Request], Answer]:
         return Answer(given.status_code, given.content, headers)
 
     return answer
+
+
+class RawServer:
+    """A server that does with each connection what a function does, once it has read the request's head."""
+
+    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
+        self._serve = serve
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._stopped = threading.Event()
+        self.connections = 0
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while b"\r\n\r\n" not in connection.recv(65536):
+                pass
+            self._serve(connection)
+
+    def drip(self, connection: socket.socket, start: bytes, byte: bytes) -> None:
+        """Send so much, and then a byte now and then, until the client has gone or the test is over."""
+        connection.sendall(start)
+        while not self._stopped.wait(0.05):
+            connection.sendall(byte)
+
+
+OPEN_ENDED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+
+
+@contextmanager
+def dripping(start: bytes = OPEN_ENDED, byte: bytes = b"x") -> Iterator[RawServer]:
+    """A server whose answers never end, and of which no read ever waits for long."""
+    server = RawServer(lambda connection: server.drip(connection, start, byte))
+    with server:
+        yield server
+
+
+def bomb(size: int = 64 * 2**20) -> bytes:
+    """A gzip that unpacks to so many bytes: some kilobytes."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    pieces = [compressor.compress(bytes(2**20)) for _ in range(size // 2**20)]
+    return b"".join(pieces) + compressor.flush()
+
+
+HOSTILE = (
+    "\x1b[31m\x9b2J\x07\r\n::error::owned\n  ::add-mask::a\n##[set-output name=a;]b ##vso[task.setvariable variable=a]b"
+    "\u202egnp\u200b\ufeff\u2028\x00\x7f\ud800 ```\n</code><img src=x onerror=alert(1)> | `a` [a](http://b)"
+)  # fmt: skip
+"""What a terminal, a CI system's log or Markdown takes for more than text."""
+
+
+def is_harmless(text: str) -> bool:
+    """Tell whether what was printed is nothing but lines of text."""
+    return all(line.isprintable() and not line.lstrip().startswith("::") for line in text.splitlines()) and not any(
+        sign in text for sign in ("##[", "##vso[", "\r", "\v", "\f")
+    )

@@ -1,5 +1,6 @@
 """Two replicas' censuses on one Redis, embedded; turns are taken by hand."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,11 @@ from service import census as census_module
 from service.adoption import Adoption
 from service.build import Build
 from service.bulletin import Bulletin
-from service.census import FRESH, STALE_AFTER, Census
+from service.census import Census
 from service.channel import Channel, Channels
 from service.connections import Connections
 from service.deployment import ChannelName, Deployment
+from service.inquiry import FRESH, STALE_AFTER
 from service.metrics import Metrics
 from service.roll import LIFETIME_MS, Roll
 from service.store import Store
@@ -85,7 +87,7 @@ class Replica:
         """Ask, later than an earlier answer would do."""
         self.clock.now += FRESH + 0.1
         channel = self.channels.open(name)
-        answer, is_stale = await self.census.ask(channel)
+        answer, is_stale = await self.census.inquiries.ask(channel)
         return Adoption.of(answer.counts, census_module.kept(channel)), is_stale
 
     def board(self) -> Watcher:
@@ -336,9 +338,81 @@ async def test_one_read_serves_all(replicas, monkeypatch):
     monkeypatch.setattr(a.census._roll, "read_channel", noted)
     channel = a.channels.open(WEB)
     for _ in range(5):
-        await a.census.ask(channel)
+        await a.census.inquiries.ask(channel)
 
     assert reads == [WEB]
+
+
+async def test_a_slow_read_holds_no_other_channel(replicas, monkeypatch):
+    """Who asks for a channel doesn't wait for the read of another."""
+    a, _ = replicas
+    api = ChannelName("api/production")
+    a.knows(record(1000, ONE, "api"), name=api)
+    began, released = asyncio.Event(), asyncio.Event()
+    read_channel = a.census._roll.read_channel
+
+    async def slow(channel: Any) -> Any:
+        if channel == WEB:
+            began.set()
+            await released.wait()
+        return await read_channel(channel)
+
+    monkeypatch.setattr(a.census._roll, "read_channel", slow)
+    waiting = asyncio.create_task(a.census.inquiries.ask(a.channels.open(WEB)))
+    await began.wait()
+    async with asyncio.timeout(10):
+        answer, is_stale = await a.census.inquiries.ask(a.channels.open(api))
+    is_waiting = not waiting.done()
+    released.set()
+    await waiting
+
+    assert is_waiting
+    assert (answer.as_of is None, is_stale) == (False, False)
+
+
+async def test_all_channels_at_once(replicas, monkeypatch):
+    """What runs everywhere, over all replicas, is one read in two seconds for all who ask."""
+    a, b = replicas
+    api = ChannelName("api/production")
+    for replica in replicas:
+        replica.knows(record(1000, ONE, "api"), name=api)
+    a.opens(ONE, TWO)
+    b.opens(ONE)
+    b.opens(ONE, None, name=api)
+    a.opens(ONE, name=ChannelName("made/up"))
+    await b.turn()
+    reads = []
+    read_all = a.census._roll.read_all
+
+    async def noted() -> Any:
+        reads.append(1)
+        return await read_all()
+
+    monkeypatch.setattr(a.census._roll, "read_all", noted)
+    answers = await asyncio.gather(*(a.census.inquiries.ask_for_all() for _ in range(50)))
+    overview, is_stale = answers[0]
+    a.clock.now += FRESH + 1
+    await a.census.inquiries.ask_for_all()
+
+    assert overview.counts == {WEB: {"1111111~1": 2, "2222222~2": 1}, api: {"1111111~1": 1, "": 1}}
+    assert not is_stale
+    assert len(reads) == 2
+
+
+async def test_all_channels_while_redis_is_away(replicas, server):
+    """Without Redis it is what was known, as old; and where nothing was, what this replica counts."""
+    a, b = replicas
+    a.opens(ONE)
+    b.opens(TWO)
+    await b.turn()
+    await a.census.inquiries.ask_for_all()
+    server.connected = False
+    for replica in replicas:
+        replica.clock.now += STALE_AFTER + 1
+    (of_a, a_is_old), (of_b, b_is_old) = [await one.census.inquiries.ask_for_all() for one in replicas]
+
+    assert (of_a.counts[WEB], a_is_old) == ({"1111111~1": 1, "2222222~2": 1}, True)
+    assert (of_b.counts[WEB], of_b.as_of, b_is_old) == ({"2222222~2": 1}, None, True)
 
 
 # Boards
@@ -459,14 +533,14 @@ async def test_one_replica_keeps_the_curves(replicas):
         await b.turn()
         await a.turn()
     assert (a.census._leads, b.census._leads) == (False, True)
-    answer, _ = await a.census.ask(a.channels.open(WEB))
+    answer, _ = await a.census.inquiries.ask(a.channels.open(WEB))
     assert [sample[1:] for sample in answer.curve.samples] == [(0, 1, 0)]
     await b.census.leave()
     await a.turn()
 
     assert a.census._leads
     a.clock.now += FRESH + 1
-    answer, _ = await a.census.ask(a.channels.open(WEB))
+    answer, _ = await a.census.inquiries.ask(a.channels.open(WEB))
     assert len(answer.curve.samples) >= 1
     assert answer.curve.samples[0][1:] == (0, 1, 0)
 
@@ -486,7 +560,7 @@ async def test_curve_of_a_channel_that_only_others_have(replicas):
     channel.replace([record(1000, ONE, "api")])
     await a.turn()
 
-    answer, _ = await b.census.ask(b.channels.open(api))
+    answer, _ = await b.census.inquiries.ask(b.channels.open(api))
     assert [sample[1:] for sample in answer.curve.samples] == [(1, 1, 0)]
 
 

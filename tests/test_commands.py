@@ -21,15 +21,20 @@ import pytest
 
 from service.listing import shown_share
 from tests.command_parts import (
+    HOSTILE,
     STAMP,
     Answer,
     Request,
     WebServer,
+    bomb,
+    dripping,
     environ,
     forget,
     hub,
     in_process,
     in_turn,
+    is_harmless,
+    passing,
     running,
     stamped,
     vectr0,
@@ -314,7 +319,7 @@ def test_watch_through_everything_else(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (Answer(302, headers={"Location": "/"}), "Exceeded maximum allowed redirects."),
+        (Answer(302, headers={"Location": "/"}), "too many redirections"),
         (Answer(200, b"no gzip", STREAM | {"Content-Encoding": "gzip"}), "Error -3 while decompressing data"),
     ],
     ids=["a loop of redirections", "no gzip"],
@@ -457,14 +462,48 @@ def test_the_share_of_tabs(adoption, shown):
     assert shown_share({"deployedAt": 5}, adoption) == shown
 
 
-def test_list_of_a_hub_that_does_not_count(tmp_path):
-    """A hub that doesn't know who runs what is listed all the same."""
-    with WebServer(in_turn(Answer.json({"deployments": [RECORD]}), Answer(404))) as server:
-        done = in_process("list", env=hub(server.url), cwd=tmp_path)
+def test_list_asks_once(service, tmp_path):
+    """However many channels there are, one request tells what is deployed and who runs it."""
+    for app in ("one", "two", "three"):
+        recorded(service, app)
+    with WebServer(passing(service.url)) as proxy:
+        done = in_process("list", env=hub(proxy.url), cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert [request.path for request in proxy.requests] == ["/deployments?limit=1000&adoption=true"]
+    assert [line.split()[4] for line in done.stdout.splitlines()] == ["TABS", "none", "none", "none"]
+
+
+OLDER = Answer.json(
+    {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "adoption: is not a parameter",
+     "errors": [{"field": "adoption", "message": "is not a parameter of this route; it has appName"}]}, 400,
+)  # fmt: skip
+
+
+def test_list_of_an_older_hub(tmp_path):
+    """A hub that can't be asked for both at once is listed without the tabs, and that is said."""
+    with WebServer(in_turn(OLDER, Answer.json({"deployments": [RECORD]}))) as server:
+        done = in_process("list", "--app", "web", env=hub(server.url), cwd=tmp_path)
 
     assert done.returncode == 0
-    assert server.requests[1].path == "/deployments/web/staging/adoption"
+    assert [request.path for request in server.requests] == [
+        "/deployments?appName=web&limit=1000&adoption=true", "/deployments?appName=web&limit=1000",
+    ]  # fmt: skip
     assert len(done.stdout.splitlines()) == 2
+    assert done.stderr == "This hub is older than this command, and gives no list of how many tabs run what.\n"
+
+
+def test_list_of_a_hub_without_a_board(tmp_path, start_replica):
+    """A hub that shows no more than one channel says so."""
+    replica = start_replica(board="off")
+
+    done = in_process("list", env=hub(replica.url), cwd=tmp_path)
+
+    assert done.returncode == 3
+    assert done.stderr == (
+        f"Error: {replica.url} answers 404: VECTR0_BOARD is off: this hub shows no more than the one channel that is "
+        "asked for\n"
+    )
 
 
 def test_list_as_json(service, tmp_path):
@@ -525,8 +564,8 @@ def test_list_of_no_hub(tmp_path):
 )
 def test_how_long_ago(seconds, said, tmp_path):
     """How long ago is said roughly, in the largest unit."""
-    record = RECORD | {"deployedAt": (time.time() - seconds) * 1000}
-    with WebServer(in_turn(Answer.json({"deployments": [record]}))) as server:
+    record = RECORD | {"deployedAt": int((time.time() - seconds) * 1000)}
+    with WebServer(in_turn(Answer.json({"deployments": [record], "adoption": []}))) as server:
         done = in_process("list", env=hub(server.url), cwd=tmp_path)
 
     assert done.stdout.splitlines()[1].endswith(f"  {said}")
@@ -534,11 +573,124 @@ def test_how_long_ago(seconds, said, tmp_path):
 
 def test_more_than_can_be_listed(tmp_path):
     """Where the hub has more than it gives at once, that is said."""
-    with WebServer(in_turn(Answer.json({"deployments": [RECORD] * 1000}))) as server:
+    with WebServer(in_turn(Answer.json({"deployments": [RECORD] * 1000, "adoption": []}))) as server:
         done = in_process("list", env=hub(server.url), cwd=tmp_path)
 
     assert "limit=1000" in server.requests[0].path
     assert done.stderr == "These are of the newest 1000 deployments; channels without one are left out.\n"
+
+
+# Whatever a server says
+
+
+def problem(text: str, status: int = 422) -> Answer:
+    """A problem document that says the same in all its parts, in a field's error too."""
+    parts = dict.fromkeys(("type", "title", "detail"), text)
+    return Answer.json(parts | {"status": status, "errors": [{"field": text, "message": text}]}, status)
+
+
+NAMED = HOSTILE[:128]
+ODD_RECORD = RECORD | {"version": NAMED, "gitTag": NAMED, "gitCommit": NAMED[:64], "other": HOSTILE}
+FAR = RECORD | {"deployedAt": 2**53 - 1, "buildTime": 2**53 - 1, "buildNumber": 2**53 - 1, "version": "9" * 128}
+WRONG: list[dict[str, Any]] = [
+    {"appName": HOSTILE}, {"version": None}, {"version": "v" * 129}, {"gitCommit": 7}, {"deployedAt": "now"},
+    {"deployedAt": 1e300}, {"deployedAt": -1}, {"buildNumber": 2**64}, {"rollback": HOSTILE}, {"gitTag": []},
+]  # fmt: skip
+LISTS = [
+    problem(HOSTILE),
+    Answer.json({"detail": HOSTILE}, 404),
+    Answer(302, headers={"Location": "/\x1b[31m##[set-output name=a;]b"}),
+    Answer.json({"deployments": [ODD_RECORD], "adoption": [{}, [], None, {"appName": HOSTILE}]}),
+    Answer.json({"deployments": [FAR], "adoption": HOSTILE}),
+    *(Answer.json({"deployments": [RECORD | wrong]}) for wrong in WRONG),
+    Answer.json({"deployments": [RECORD, None]}),
+    Answer(200, b'{"deployments":' + b"[" * 100_000),
+    Answer(200, b'{"deployments":[' + b"9" * 10_000 + b"]}"),
+    Answer(200, b'{"deployments":[NaN]}'),
+    Answer(200, b"\xff\xfe"),
+    Answer(200, bomb(), {"Content-Encoding": "gzip"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["a table", "JSON"])
+@pytest.mark.parametrize("answer", LISTS, ids=range(len(LISTS)))
+def test_list_of_a_hostile_hub(answer, options, tmp_path):
+    """Whatever it answers, what is printed is text, and JSON stays JSON."""
+    with WebServer(in_turn(answer)) as server:
+        done = in_process("list", *options, env=hub(server.url, GITHUB_ACTIONS="true"), cwd=tmp_path)
+
+    assert done.returncode in (0, 3, 5)
+    assert is_harmless(done.stdout), done.stdout
+    assert is_harmless(done.stderr), done.stderr
+    assert done.stdout or done.returncode
+    if options:
+        assert all(json.loads(line) in (ODD_RECORD, FAR) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["a line each", "JSON"])
+def test_watch_of_a_hostile_hub(options, tmp_path):
+    """What isn't a deployment is passed over, and all that is printed is text."""
+    records = [ODD_RECORD | {"deployedAt": 1}, FAR | {"deployedAt": 2**53 - 2}, FAR]
+    nested = b"retry: 1\n\nevent: deployment\ndata: " + b"[" * 50_000 + b"\n\n"
+    answers = in_turn(
+        problem(HOSTILE, 503),
+        Answer(200, nested, STREAM),
+        Answer(200, b"retry: 1\n\nevent: deployment\ndata: [NaN]\n\n", STREAM),
+        Answer(200, b"retry: -7\n\n" + frame(RECORD | {"deployedAt": "1\r\nX: a"}), STREAM),
+        Answer(200, b"retry: 1\n\nevent: deployment\ndata: " + b"x" * 2**21, STREAM),
+        Answer(200, b"retry: 1\n\n" + bomb(), STREAM | {"Content-Encoding": "gzip"}),
+        Answer(200, b"retry: 1\n\n", {"Content-Type": "text/event-stream; charset=bz2"}),
+        Answer(200, b"retry: 1\n\n", {"Content-Type": "text/\x9b31m"}),
+        Answer(200, b"".join(map(frame, records)), STREAM),
+    )
+    with WebServer(answers) as server:
+        env = hub(server.url, GITHUB_ACTIONS="true")
+        with running("watch", "web/staging", *options, env=env, cwd=tmp_path) as process:
+            line = lines(process)
+            printed = [line(timeout=60) for _ in records]
+            interrupted(process)
+            assert process.stderr
+            told = process.stderr.read()
+
+    assert is_harmless("".join(printed))
+    assert is_harmless(told), told
+    assert "Traceback" not in told
+    if options:
+        assert [json.loads(text) for text in printed] == records
+    else:
+        assert printed[2].startswith("9007199254740991 ms after 1970  web/staging  v999")
+
+
+def test_a_hostile_hub_and_exec(tmp_path):
+    """What a command is given is one line of JSON, whatever the record holds."""
+    with WebServer(in_turn(Answer(200, frame(ODD_RECORD), STREAM))) as server:
+        options = ("--exec", f"cat >{tmp_path}/got")
+        with running("watch", "web/staging", *options, env=hub(server.url), cwd=tmp_path) as process:
+            lines(process)()
+            wait_until(lambda: (tmp_path / "got").exists() and (tmp_path / "got").read_bytes().endswith(b"\n"))
+
+    [line] = (tmp_path / "got").read_text().splitlines()
+    assert json.loads(line) == ODD_RECORD
+
+
+def test_list_of_a_server_that_drips(tmp_path):
+    """--timeout is for all of it: a byte now and then doesn't hold the command."""
+    with dripping() as server:
+        began = time.monotonic()
+        done = in_process("list", "--timeout", "0.5", env=hub(server.url), cwd=tmp_path)
+
+    assert done.returncode == 5
+    assert done.stderr == f"Error: {server.url} can't be reached (no whole answer within 0.5 s)\n"
+    assert time.monotonic() - began < 10
+
+
+def test_arguments_are_text_when_they_are_quoted(tmp_path):
+    """What was typed, or came from a variable, is quoted as text, too."""
+    done = in_process("record", "--build-number", HOSTILE.replace("\x00", ""), env=environ(), cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "is not a valid integer" in done.stderr
+    assert is_harmless(done.stderr)
 
 
 # token

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import time
@@ -13,20 +14,25 @@ from threading import Event
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.command_parts import (
     COMMIT,
+    HOSTILE,
     STAMP,
     TOP,
     Answer,
     Request,
     WebServer,
+    bomb,
+    dripping,
     environ,
     forget,
     history,
     hub,
     in_process,
     in_turn,
+    is_harmless,
     latest,
     passing,
     processes_that_show,
@@ -487,8 +493,8 @@ def test_no_answer(tmp_path):
 
     assert done.returncode == 5
     assert [line.partition(";")[0] for line in done.stderr.splitlines()] == [
-        f"{server.url} can't be reached (timed out)",
-        f"Error: {server.url} can't be reached (timed out)",
+        f"{server.url} can't be reached (no whole answer within 0.3 s)",
+        f"Error: {server.url} can't be reached (no whole answer within 0.3 s)",
     ]
     assert forgiven.returncode == 0
     assert "Warning: " in forgiven.stderr
@@ -659,7 +665,7 @@ def test_verify(service, tmp_path):
         (Answer(200, b"{\0}\0", {"Content-Type": "application/json"}), "no version.json, but application/json"),
         (Answer(404), "404 Not Found"),
         (Answer(0), "nothing (Server disconnected without sending a response.)"),
-        (Answer(302, headers={"Location": "/version.json"}), "nothing (Exceeded maximum allowed redirects.)"),
+        (Answer(302, headers={"Location": "/version.json"}), "nothing (too many redirections)"),
         (
             Answer(200, b"no gzip", {"Content-Encoding": "gzip"}),
             "nothing (Error -3 while decompressing data: incorrect header check)",
@@ -681,7 +687,7 @@ def test_never_served(answer, told, service, tmp_path):
     """What isn't served within the time isn't recorded, with 4, which says what is served."""
     stamped(tmp_path)
     with WebServer(in_turn(answer)) as app:
-        options = ("--verify", f"{app.url}/version.json", "--verify-timeout", "0.5")
+        options = ("--verify", f"{app.url}/version.json", "--verify-timeout", "2")
         done = in_process("record", *options, env=hub(service.url), cwd=tmp_path)
 
     assert done.returncode == 4
@@ -750,7 +756,9 @@ def test_outputs_and_summary(service, tmp_path):
         f"deployed-at={deployed_at}", "repeat=true", "rollback=false",
     ]  # fmt: skip
     summary = (tmp_path / "summary.md").read_text()
-    assert summary.startswith(done.stdout + "\nRecorded before, nothing has changed: web/staging")
+    first, second = MarkdownIt().render(summary).splitlines()
+    assert first == f"<p>{done.stdout.rstrip()}</p>"
+    assert second.startswith("<p>Recorded before, nothing has changed: web/staging")
 
 
 def test_outputs_that_cannot_be_written(service, tmp_path):
@@ -777,6 +785,153 @@ def test_annotations(service, tmp_path):
     assert r'%0A  version: must be 1 to 128 printable characters, not "100%25\n"' in done.stderr
     assert done.stderr.count("\n") == 1
     assert forgiven.stderr == done.stderr.replace("::error::", "::warning::", 1)
+
+
+# Whatever a server or a file says
+
+
+ODD_RECORD = STAMP | {"version": HOSTILE[:128], "gitCommit": HOSTILE[:64], "gitTag": HOSTILE[:128],
+                      "deployedAt": 1, "previous": None, "rollback": False}  # fmt: skip
+
+
+@pytest.mark.parametrize("on_github", [True, False])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer.json({"title": HOSTILE, "detail": HOSTILE}, 422),
+        Answer.json({"title": HOSTILE, "errors": [{"field": HOSTILE, "message": HOSTILE}] * 50}, 422),
+        Answer.json({"detail": HOSTILE}, 503),
+        Answer(301, headers={"Location": "http://a.example/\x9b##[error]"}),
+        Answer(201, HOSTILE.encode(errors="replace")),
+        Answer(201, b"[" * 100_000),
+        Answer(201, bomb(), {"Content-Encoding": "gzip"}),
+        Answer.json(ODD_RECORD, 201),
+        Answer.json(ODD_RECORD | {"deployedAt": 2**53 - 1}, 200),
+        Answer.json(ODD_RECORD | {"rollback": "false\nevil=1"}, 201),
+        Answer.json(ODD_RECORD | {"deployedAt": "1\nevil=1"}, 201),
+    ],
+    ids=range(11),
+)
+def test_a_hostile_hub(answer, on_github, tmp_path):
+    """Nothing that it answers is more than text: not on a terminal, and not to GitHub's runner, outputs and summary."""
+    stamped(tmp_path)
+    with WebServer(in_turn(answer)) as server:
+        env = hub(server.url) | (step(tmp_path) if on_github else {})
+        done = in_process("record", "--retries", "0", env=env, cwd=tmp_path)
+        as_json = in_process("record", "--retries", "0", "--json", env=env, cwd=tmp_path)
+    output, summary = (
+        path.read_text() if path.exists() else "" for path in (tmp_path / "output", tmp_path / "summary.md")
+    )
+
+    assert done.returncode in (0, 3, 5)
+    for printed in (done.stdout, done.stderr, as_json.stdout, as_json.stderr):
+        assert is_harmless(re.sub(r"\A::error::", "", printed)), printed
+        assert printed.count("\n") <= (1 if on_github else 21)
+    if done.returncode == 0:
+        assert json.loads(as_json.stdout).items() >= {"version": HOSTILE[:128], "gitTag": HOSTILE[:128]}.items()
+    assert all(
+        re.fullmatch(r"deployed-at=\d+|repeat=(true|false)|rollback=(true|false)", line)
+        for line in output.split("\n")[:-1]
+    )
+    assert "<img" not in MarkdownIt().render(summary)
+    assert "<code>" not in MarkdownIt().render(summary)
+    assert MarkdownIt().render(summary).count("\n") in (0, 2)
+
+
+def test_a_hostile_application(service, tmp_path):
+    """What is served where the version.json should be is told as text."""
+    stamped(tmp_path)
+    answers = in_turn(
+        Answer.json(STAMP | {"version": HOSTILE, "gitCommit": HOSTILE, "buildNumber": HOSTILE}),
+        Answer(200, b"<html>", {"Content-Type": "text/\x9bm ##[error]"}),
+        Answer(200, b"[" * 100_000),
+        Answer(200, bomb(), {"Content-Encoding": "gzip"}),
+        version_json(),
+    )
+    with WebServer(answers) as app:
+        options = ("--verify", f"{app.url}/version.json", "--verify-timeout", "10")
+        done = in_process("record", *options, env=hub(service.url, GITHUB_ACTIONS="true"), cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert len(app.requests) >= 7
+    assert is_harmless(done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"version": HOSTILE}, {HOSTILE: HOSTILE}, {"appName": HOSTILE}],
+    ids=["a value", "a name", "the application"],
+)
+def test_a_hostile_file(fields, service, tmp_path):
+    """A stamped file's words are text: where the hub refuses them, where they are shown, and where they are written."""
+    file = stamped(tmp_path, **fields)
+    before = json.loads(file.read_text())
+    refused = in_process("record", "--environment", "production", env=hub(service.url), cwd=tmp_path)
+    shown = in_process("record", "--dry-run", env=hub(service.url), cwd=tmp_path)
+
+    assert (refused.returncode, shown.returncode) == (3, 0)
+    assert is_harmless(refused.stderr), refused.stderr
+    assert is_harmless(shown.stdout)
+    assert json.loads(shown.stdout) == json.loads(file.read_text()) == before | {"environment": "production"}
+
+
+def test_a_hostile_name_of_a_file(tmp_path):
+    """A file's name is told as text, also where it isn't UTF-8."""
+    name = os.fsdecode(b"\x1b[31m\n::error::a\xff.json")
+
+    done = vectr0("record", "--from", name, env=environ(), cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr == "Error: \\x1b[31m\\n::error::a\\udcff.json can't be read: No such file or directory\n"
+
+
+def test_a_file_nested_too_deeply(tmp_path):
+    """A file that no reader takes is wrong use."""
+    done = in_process("record", *broken(tmp_path, "[" * 100_000), env=environ(), cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr == "Error: broken.json can't be read: it is nested too deeply\n"
+
+
+# Deadlines
+
+
+def test_a_hub_that_drips(tmp_path):
+    """--deadline is for all attempts together, whatever keeps them."""
+    stamped(tmp_path)
+    with dripping(b"") as server:
+        began = time.monotonic()
+        options = ("--timeout", "0.5", "--deadline", "3", "--retries", "1000")
+        done = in_process("record", *options, env=hub(server.url), cwd=tmp_path)
+        took = time.monotonic() - began
+
+    assert done.returncode == 5
+    assert took < 12
+    assert done.stderr.splitlines()[-1].startswith(f"Error: {server.url} can't be reached (no whole answer within ")
+    assert 1 < server.connections < 10
+
+
+def test_a_hub_that_puts_off(tmp_path):
+    """A hub that wants to be asked later than the deadline isn't waited for."""
+    stamped(tmp_path)
+    with WebServer(in_turn(Answer(503, headers={"Retry-After": "60"}))) as server:
+        done = in_process("record", "--deadline", "20", env=hub(server.url), cwd=tmp_path)
+
+    assert done.returncode == 5
+    assert done.stderr == (f"Error: {server.url} answers 503: Service Unavailable; there is no time to try again\n")
+
+
+def test_an_application_that_drips(service, tmp_path):
+    """--verify-timeout is for all looks together."""
+    stamped(tmp_path)
+    with dripping() as server:
+        began = time.monotonic()
+        options = ("--verify", f"{server.url}/version.json", "--verify-timeout", "1")
+        done = in_process("record", *options, env=hub(service.url), cwd=tmp_path)
+
+    assert done.returncode == 4
+    assert time.monotonic() - began < 10
+    assert "serves nothing (no whole answer within 1 s) after 1 s" in done.stderr
 
 
 # --oidc
@@ -822,7 +977,11 @@ def test_an_identity_of_github(tmp_path):
     assert not [secret for secret in (IDENTITY, "s3cret", "p4ssword") if secret in done.stdout + done.stderr]
 
 
-@pytest.mark.parametrize("answer", [Answer(403), Answer.json({}), Answer(200, b"<html>")])
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(403), Answer.json({}), Answer(200, b"<html>"), Answer.json({"value": "a\n::error::b"}),
+     Answer.json({"value": 7}), Answer(200, b"[" * 100_000)],
+)  # fmt: skip
 def test_no_identity_of_github(answer, service, tmp_path):
     """Where GitHub gives no identity nothing is recorded, with 5."""
     stamped(tmp_path)
@@ -831,6 +990,19 @@ def test_no_identity_of_github(answer, service, tmp_path):
 
     assert done.returncode == 5
     assert done.stderr == f"::error::GitHub gives no identity: it answers {answer.status}\n"
+
+
+def test_an_issuer_that_drips(service, tmp_path):
+    """The deadline is for the identity, too."""
+    stamped(tmp_path)
+    with dripping() as server:
+        variables = {"ACTIONS_ID_TOKEN_REQUEST_URL": server.url, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-s3cret"}
+        began = time.monotonic()
+        done = in_process("record", "--oidc", "--deadline", "1", env=hub(service.url, **variables), cwd=tmp_path)
+
+    assert done.returncode == 5
+    assert time.monotonic() - began < 10
+    assert "GitHub's issuer of identities can't be reached (no whole answer within" in done.stderr
 
 
 def test_an_identity_of_gitlab(tmp_path):
@@ -883,7 +1055,7 @@ def test_ctrl_c(tmp_path):
 def test_a_mistake_of_ours(tmp_path):
     """--no-fail holds whatever happens."""
     path = tmp_path / "sitecustomize.py"
-    path.write_text("import httpx\nhttpx.Client.post = lambda *_, **__: {}[0]\n")
+    path.write_text("import httpx\nhttpx.Client.send = lambda *_, **__: {}[0]\n")
     stamped(tmp_path)
     env = hub("http://127.0.0.1:9") | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environ()['PYTHONPATH']}"}
 

@@ -103,6 +103,36 @@ async def is_told(board: Listener, timeout: float = FOLLOWS, **numbers: object) 
     await eventually(lambda: numbers.items() <= told(board).items(), timeout, f"{numbers} in {told(board)}")
 
 
+async def test_list_with_adoption(redis_server, start_replica, open_tabs):
+    """A list says of each channel in it who runs what, over all replicas, as the channel's own route does."""
+    replicas = [start_replica(redis_url=redis_server.url) for _ in range(2)]
+    for number in (1, 2):
+        await deploy(replicas[0], number)
+    response = await asyncio.to_thread(post, replicas[0].url, deployment("api", gitTag="v9"))
+    assert response.status_code == 201
+    await open_tabs(replicas[0], running(1), 2)
+    await open_tabs(replicas[1], running(2), 3)
+
+    def listed(**parameters: str) -> list[dict[str, Any]]:
+        answer = httpx.get(f"{replicas[0].url}/deployments", params={"adoption": "true", **parameters})
+        found: list[dict[str, Any]] = answer.raise_for_status().json()["adoption"]
+        return found
+
+    await eventually(lambda: [one["streams"] for one in listed(appName="web")] == [5], FOLLOWS, "the count of all")
+    [web] = listed(appName="web")
+    own = asked(replicas[0])
+
+    for name in ("appName", "environment", "since", "streams", "newest", "other", "unknown", "share", "stale"):
+        assert web[name] == own[name]
+    assert web["deployments"] == [{name: one[name] for name in ("deployedAt", "streams")} for one in own["deployments"]]
+    assert [one["appName"] for one in listed()] == ["api", "web"]
+    assert [one["appName"] for one in listed(gitTag="v9")] == ["api"]
+    assert [one["appName"] for one in listed(limit="1")] == ["api"]
+    assert "adoption" not in httpx.get(f"{replicas[0].url}/deployments").json()
+    refused = httpx.get(f"{replicas[0].url}/deployments?adoption=1")
+    assert (refused.status_code, refused.json()["detail"]) == (400, "adoption: must be true, or left out, not 1")
+
+
 async def test_made_up_builds(redis_server, start_replica, open_tabs):
     """Streams of 33 made-up builds, while they are there and when they have left, keep no real tab from its count."""
     replicas = [start_replica(redis_url=redis_server.url) for _ in range(2)]
@@ -138,7 +168,7 @@ async def test_tabs_follow_a_deployment(redis_server, start_replica, open_tabs, 
     await shows(replicas, streams=TABS + 2, newest=12, unknown=2, share=0.4, other=0, stale=False)
     assert [by_build(asked(replica)) for replica in replicas] == [{2: 12, 1: 18, 0: 2}] * 2
     for watching in boards:
-        await is_told(watching, newest=12)
+        await is_told(watching, newest=12, streams=TABS + 2)
         note = told(watching)
         assert note["deployments"] == [
             {"deployedAt": second["deployedAt"], "streams": 12},
