@@ -100,9 +100,9 @@ def _removed_at_the_end(path: str) -> Iterator[None]:
             Path(path).unlink(missing_ok=True)
 
 
-def _identity(path: str) -> tuple[int, int] | None:
-    """Return what tells a file from another at the same path."""
+def _identity(path: str) -> tuple[int, ...] | None:
+    """Return what tells a file from another at the same path: numbers of inodes are used again, so when it was made."""
     with suppress(OSError):
         status = Path(path).lstat()
-        return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino, status.st_mtime_ns
     return None

@@ -34,7 +34,7 @@ def _settings_help() -> str:
 
 
 @click.command("serve", help=HELP, epilog=_settings_help())
-@click.option("--listen", metavar="HOST:PORT", help="Where to listen; as VECTR0_LISTEN.")
+@click.option("--listen", metavar="ADDRESS", help="HOST:PORT, :PORT or unix:/path; as VECTR0_LISTEN.")
 @click.option("--workers", metavar="N", help="How many processes; as VECTR0_WORKERS.")
 @click.option("--redis-url", metavar="URL", help="The Redis that all replicas share; as VECTR0_REDIS_URL.")
 @click.pass_obj
