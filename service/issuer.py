@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,6 +20,8 @@ COLD_REST: Final = 5
 DEADLINE: Final = 5
 MAX_SIZE: Final = 256 * 1024
 """Bytes of a document."""
+MAX_ASKED: Final = 1000
+"""Unknown key ids of which it is remembered when they were first asked for."""
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """The asymmetric ones. An issuer's key is good for one of them, whatever a token says of itself."""
 
@@ -26,11 +29,15 @@ logger = logging.getLogger("vectr0.publishers")
 
 
 class UnknownKeyError(Exception):
-    """The issuer has no such key."""
+    """The issuer has no such key: it was read since the key was first asked for."""
 
 
 class IssuerUnavailableError(Exception):
-    """The issuer's keys have never been had."""
+    """It can't be told yet whether the issuer has this key; it may be told after so many seconds."""
+
+    def __init__(self, message: str, retry_after: int = COLD_REST) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Issuer:
@@ -41,6 +48,11 @@ class Issuer:
         self._client = client
         self._keys: Mapping[str | None, jwt.PyJWK] = {}
         self._fetched = float("-inf")
+        """When the last fetch ended, or failed."""
+        self._current_as_of = float("-inf")
+        """When the last fetch began that succeeded."""
+        self._asked: dict[int, float] = {}
+        """By the hash of a key id that isn't known, when it was first asked for; the latest ones."""
         self._fetching = asyncio.Lock()
         self._is_reachable = True
 
@@ -52,14 +64,38 @@ class Issuer:
             await asyncio.sleep(pause * random.uniform(1, 1.2))  # noqa: S311  # jitter
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
-        """Give a key. Raises UnknownKeyError, or IssuerUnavailableError."""
+        """Return a key. Raises UnknownKeyError, or IssuerUnavailableError."""
         if key_id not in self._keys:
-            await self._fetch()
+            await self._look_for(key_id)
+        return self._keys[key_id]
+
+    async def _look_for(self, key_id: str | None) -> None:
+        """Fetch the keys, if that may be done now.
+
+        A key that is new is good from its first use on: only a fetch that began after it was asked for tells that it
+        isn't there. Until then who brings it is asked to come again, when there can be such a fetch.
+        """
+        asked_at = self._remember_asked(hash(key_id))
+        await self._fetch()
         if not self._keys:
-            raise IssuerUnavailableError("the issuer's keys are unavailable")
+            raise IssuerUnavailableError(f"the keys of {self._address} are unavailable")
+        is_settled = key_id is None or key_id in self._keys or self._current_as_of >= asked_at
+        if not is_settled:
+            seconds = self._fetched + self._rest - asyncio.get_running_loop().time()
+            retry_after = max(1, math.ceil(seconds))
+            raise IssuerUnavailableError(
+                f"the key of this identity is not known yet; the keys of {self._address} are read again "
+                f"in {retry_after} seconds",
+                retry_after,
+            )
+        self._asked.pop(hash(key_id), None)
         if key_id not in self._keys:
             raise UnknownKeyError(f"{self._address} has no key {key_id!r}"[:200])
-        return self._keys[key_id]
+
+    def _remember_asked(self, key: int) -> float:
+        if key not in self._asked and len(self._asked) >= MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
+        return self._asked.setdefault(key, asyncio.get_running_loop().time())
 
     @property
     def _rest(self) -> float:
@@ -70,11 +106,13 @@ class Issuer:
         async with self._fetching:
             if now() - self._fetched < self._rest:
                 return
+            began = now()
             try:
                 self._keys = await self._read_keys()
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001  # what an issuer and the way to it can fail with has no end
                 self._note(is_reachable=False, why=repr(error)[:300])  # httpx breaks lines
             else:
+                self._current_as_of = began
                 self._note(is_reachable=True)
             self._fetched = now()
 
@@ -82,10 +120,10 @@ class Issuer:
         if is_reachable != self._is_reachable:
             self._is_reachable = is_reachable
             if is_reachable:
-                logger.info("the keys of %s can be had again", self._address)
+                logger.info("the keys of %s are available again", self._address)
             else:
                 kept = "the keys that are known stay good" if self._keys else "nobody of it can record"
-                logger.warning("the keys of %s can't be had (%s); %s", self._address, why, kept)
+                logger.warning("the keys of %s are unavailable (%s); %s", self._address, why, kept)
 
     async def _read_keys(self) -> Mapping[str | None, jwt.PyJWK]:
         async with asyncio.timeout(DEADLINE):
@@ -126,6 +164,6 @@ def _usable(document: dict[str, Any]) -> jwt.PyJWK | None:
         return None
     try:
         key = jwt.PyJWK(document)
-    except jwt.PyJWTError:
+    except Exception:  # noqa: BLE001  # of PyJWT or of cryptography; the other keys stay good
         return None
     return key if key.algorithm_name in ALGORITHMS else None

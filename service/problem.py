@@ -14,15 +14,13 @@ from starlette.types import ExceptionHandler
 
 from service.auth import InvalidTokenError, MissingTokenError, OutOfScopeError
 from service.deployment import FieldError, InvalidFieldsError, NotJSONError
-from service.issuer import COLD_REST, IssuerUnavailableError
+from service.issuer import IssuerUnavailableError
 from service.paths import without_additional_slashes
 from service.publishers import UntrustedError
 from service.store import StoreUnavailableError
 
 RETRY_AFTER: Final = "2"
 """Seconds after which a POST may be tried again: a Redis that restarts is back by then."""
-RETRY_AFTER_ISSUER: Final = str(COLD_REST)
-"""The same for an issuer: not before its keys are fetched again."""
 SHOWN: Final = 200
 """Characters of a path that are repeated to the client."""
 
@@ -71,7 +69,7 @@ _MEANINGS: Final[Mapping[type[Exception], tuple[int, str, Mapping[str, str]]]] =
     InvalidTokenError: (401, "", {"WWW-Authenticate": 'Bearer realm="vectr0", error="invalid_token"'}),
     OutOfScopeError: (403, "", {}),
     UntrustedError: (403, "", {}),
-    IssuerUnavailableError: (503, "", {"Retry-After": RETRY_AFTER_ISSUER}),
+    IssuerUnavailableError: (503, "", {}),
     StoreUnavailableError: (503, "Redis is unavailable: ", {"Retry-After": RETRY_AFTER}),
 }
 """For each error its status, what comes before its message, and its headers."""
@@ -89,6 +87,8 @@ def problem_of(error: Exception, path: str = "") -> Problem:
     errors = error.errors if isinstance(error, InvalidFieldsError) else ()
     # Whoever asks learns what kind of failure it is; where Redis is, and as whom it is asked, is for the log.
     detail = error.kind if isinstance(error, StoreUnavailableError) else str(error)
+    if isinstance(error, IssuerUnavailableError):  # not before its keys can be fetched again
+        headers = {"Retry-After": str(error.retry_after)}
     return Problem(status, f"{prefix}{detail}", errors=errors, headers=headers)
 
 

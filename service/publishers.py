@@ -10,7 +10,7 @@ import jwt
 from jwt.exceptions import InvalidJTIError, InvalidSubjectError
 
 from service.deployment import ChannelName
-from service.issuer import Issuer, UnknownKeyError
+from service.issuer import Issuer, IssuerUnavailableError
 from service.store import Ticket
 from service.trust import Claims, Publisher
 
@@ -54,10 +54,13 @@ class Publishers:
         self._audience = audience
 
     async def identify(self, token: str, now: float) -> Identity:
-        """Verify a token. Raises UntrustedError, and IssuerUnavailableError where its keys were never had."""
+        """Verify a token. Raises UntrustedError, and IssuerUnavailableError where its key isn't known yet."""
         try:
             claims = await self._verify(token)
-        except (jwt.PyJWTError, UnknownKeyError) as error:
+        except IssuerUnavailableError:
+            raise
+        # PyJWT has its own errors, and lets through those of numbers that are infinite or JSON that is nested deeply.
+        except Exception as error:  # noqa: BLE001  # whatever a token makes fail, it is the token's fault
             logger.warning("an identity was refused: %s", _shown(str(error)))
             raise UntrustedError from None
         issuer, lifetime = claims["iss"], int(claims["exp"]) - int(now)
@@ -120,4 +123,7 @@ def _refused(claims: Claims, failed: Iterable[str | None], what: str) -> Untrust
 
 def _shown(value: object) -> str:
     """Show what somebody else wrote: in a line of the log, and of a length, that it can't break out of."""
-    return repr(value)[:200]
+    try:
+        return repr(value)[:200]
+    except (RecursionError, ValueError):  # nested too deeply, or an integer of too many digits
+        return "something that can't be shown"

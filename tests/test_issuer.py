@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import RSAAlgorithm
 
 from service import issuer as module
-from service.issuer import MAX_SIZE, Issuer, IssuerUnavailableError, UnknownKeyError
+from service.issuer import MAX_ASKED, MAX_SIZE, Issuer, IssuerUnavailableError, UnknownKeyError
 from tests.identities import DISCOVERY, KEYS, LocalIssuer, ec_key, ed_key, encoded, published, rsa_key
 from tests.parts import eventually
 
@@ -78,6 +78,11 @@ RSA = published(rsa_key("issuer"), "bad")
         {**RSA, "use": "enc"},
         {**RSAAlgorithm.to_jwk(rsa_key("issuer"), as_dict=True), "kid": "bad", "key_ops": ["verify"]},
         {**RSA, "n": 5},
+        {**RSA, "e": "AA"},
+        {**RSA, "n": "AA", "e": "AA"},
+        {**published(ec_key("issuer"), "bad"), "x": "AAAA", "y": "AAAA"},
+        {**published(ec_key("issuer"), "bad"), "x": encoded(b"\0" * 32)},
+        {**published(ed_key("issuer"), "bad"), "x": "AAAA"},
         {**RSA, "n": "?"},
         {**RSA, "kty": "NEW"},
         {**RSA, "kty": {}},
@@ -90,6 +95,7 @@ RSA = published(rsa_key("issuer"), "bad")
     ],
     ids=lambda key: str(key)[:60],
 )
+@pytest.mark.usefixtures("no_rest")
 async def test_key_that_is_no_use_is_passed_over(local, client, key):
     """What isn't a public key for signatures is as if it weren't there, and the good one beside it is taken."""
     local.more_keys = [key]
@@ -132,6 +138,21 @@ def discovery(local: LocalIssuer, **members: object) -> dict[str, tuple[int, dic
         (lambda _: documents(discovery=(500, {}, b"")), "500"),
         (lambda _: documents(discovery=(200, {}, b"<html>")), "JSONDecodeError"),
         (lambda _: documents(discovery=(200, {}, b"[]")), "no JSON object"),
+        (lambda _: documents(discovery=(200, {}, b"[" * 200_000)), "JSONDecodeError"),
+        (lambda _: documents(discovery=(200, {}, b'{"issuer":' + b"[" * 900 + b"]" * 900 + b"}")), "is that of"),
+        (lambda _: documents(discovery=(200, {}, b'{"issuer":1e999}')), "JSONDecodeError"),
+        (lambda _: documents(discovery=(200, {}, b'{"issuer":NaN}')), "JSONDecodeError"),
+        (
+            lambda _: documents(discovery=(200, {}, b'{"issuer":18446744073709551616}')),
+            "is that of 1.8446744073709552e+19",
+        ),
+        (lambda _: documents(discovery=(200, {}, b"\xff\xfe{}")), "JSONDecodeError"),
+        (
+            lambda _: documents(
+                keys=(200, {}, b'{"keys":[[[[[[]]]]],1e300,18446744073709551616,null,{"kid":1e300,"kty":1}]}')
+            ),
+            "no key that can be used",
+        ),
         (lambda _: documents(keys=(200, {}, b" " * (MAX_SIZE + 1))), f"over {MAX_SIZE} bytes"),
         (lambda _: documents(keys=(200, {}, b"{}")), "no key that can be used"),
         (lambda _: documents(keys=(200, {}, b'{"keys":{"kid":"rsa"}}')), "no key that can be used"),
@@ -192,7 +213,7 @@ async def test_keys_are_refreshed_in_the_background(local, client, monkeypatch):
     running.cancel()
     monkeypatch.setattr(module, "REST", 30)
 
-    with pytest.raises(UnknownKeyError):
+    with pytest.raises(IssuerUnavailableError):
         await issuer.key("rsa")
 
 
@@ -204,7 +225,7 @@ async def test_keys_are_kept_while_the_issuer_is_away(local, client, caplog):
     await issuer.key("rsa")
     local.stop()
     for _ in range(3):
-        with pytest.raises(UnknownKeyError):
+        with pytest.raises(IssuerUnavailableError):  # what can't be asked hasn't said no
             await issuer.key("new")
     await issuer.key("rsa")
     local.start()
@@ -213,23 +234,65 @@ async def test_keys_are_kept_while_the_issuer_is_away(local, client, caplog):
 
     away, back = [message for message in caplog.messages if local.url in message and "HTTP Request" not in message]
     assert "the keys that are known stay good" in away
-    assert "can be had again" in back
+    assert "are available again" in back
 
 
 async def test_made_up_key_ids_cost_one_fetch(local, client, monkeypatch):
     """However many are asked for, one after another and at once: one fetch, and the next after a rest."""
     issuer = Issuer(local.url, client)
     await issuer.key("rsa")
-    asked = [issuer.key(f"made-up-{number}") for number in range(200)]
-    refused = await asyncio.gather(*asked, return_exceptions=True)
-    assert all(isinstance(error, UnknownKeyError) for error in refused)
+    asked = [issuer.key(f"made-up-{number}") for number in range(2 * MAX_ASKED)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(error, IssuerUnavailableError) for error in answers)
     assert len(local.fetches) == 2
+    assert len(issuer._asked) == MAX_ASKED
 
     monkeypatch.setattr(module, "REST", 0.001)
     await asyncio.sleep(0.002)  # the rest itself
     with pytest.raises(UnknownKeyError):
         await issuer.key("made-up")
     assert len(local.fetches) == 4
+
+
+async def test_new_key_soon_after_a_fetch(local, client, monkeypatch):
+    """It can't be told yet whether the issuer has it: who brings it is asked to come again when that can be told."""
+    issuer = Issuer(local.url, client)
+    await issuer.key("rsa")
+    local.keys["new"] = rsa_key("new")
+    with pytest.raises(IssuerUnavailableError) as caught:
+        await issuer.key("new")
+    assert 1 <= caught.value.retry_after <= module.REST
+    assert len(local.fetches) == 2
+
+    monkeypatch.setattr(module, "REST", 0.001)
+    await asyncio.sleep(0.002)  # the rest itself
+    assert (await issuer.key("new")).key_id == "new"
+
+
+async def test_made_up_key_id_is_refused_by_another_ones_fetch(local, client, monkeypatch):
+    """A fetch for whomever, after a key id was first asked for, tells that it isn't there, and the rest goes on."""
+    issuer = Issuer(local.url, client)
+    await issuer.key("rsa")
+    with pytest.raises(IssuerUnavailableError):
+        await issuer.key("made-up")
+    monkeypatch.setattr(module, "REST", 0.001)
+    await asyncio.sleep(0.002)  # the rest itself
+    with pytest.raises(UnknownKeyError):
+        await issuer.key("another")
+    monkeypatch.setattr(module, "REST", 30)
+
+    with pytest.raises(UnknownKeyError):
+        await issuer.key("made-up")
+    assert len(local.fetches) == 4
+
+
+async def test_token_without_a_key_id_is_refused_at_once(local, client):
+    """Whether the issuer has a key without an id doesn't change from one moment to the next."""
+    issuer = Issuer(local.url, client)
+    await issuer.key("rsa")
+
+    with pytest.raises(UnknownKeyError):
+        await issuer.key(None)
 
 
 async def test_many_who_wait_share_one_fetch(local, client):
