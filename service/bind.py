@@ -1,5 +1,6 @@
 """The listening socket, on an address or as a file."""
 
+import errno
 import socket
 import stat
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ DEAD_PEER_DEADLINE_MS: Final = 25_000
 """Milliseconds after which unacknowledged data means that the peer is gone (TCP_USER_TIMEOUT, RFC 5482)."""
 PERMISSIONS: Final = 0o666
 """Of a socket's file: every user of this machine may connect, as to a port. Its folder can keep some out."""
+
+_NO_IPV6: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class ListenError(Exception):
@@ -40,7 +43,9 @@ def _bind_address(listen: Listen) -> socket.socket:
         return _bind(socket.AF_INET6 if ":" in listen.host else socket.AF_INET, listen.host, listen.port)
     try:
         return _bind(socket.AF_INET6, "::", listen.port)
-    except OSError:  # this machine may have no IPv6
+    except OSError as error:
+        if error.errno not in _NO_IPV6:  # such as a port that is taken there, which is not to be passed over
+            raise
         return _bind(socket.AF_INET, "0.0.0.0", listen.port)
 
 

@@ -85,6 +85,18 @@ def test_all_addresses(variable, start):
     assert process.wait(10) == 0
 
 
+def test_a_port_that_is_taken_on_one_address():
+    """All addresses are all: where a port is taken on one of them, of IPv6 alone, too, the service doesn't start."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "service"], env=environment(PORT=str(port)),
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (2, f"VECTR0_LISTEN, or PORT, is ':{port}': Address already in use\n")
+
+
 @pytest.mark.parametrize(
     ("host", "others"), [("127.0.0.2", "127.0.0.1"), ("[::1]", "127.0.0.1"), ("localhost", "127.0.0.2")]
 )
