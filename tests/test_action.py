@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -17,19 +18,27 @@ import jwt
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from tests.command_parts import (
     COMMIT,
+    HOSTILE,
+    OPEN_ENDED,
     STAMP,
     TOP,
     Answer,
+    RawServer,
     Request,
     WebServer,
+    dripping,
     environ,
     forget,
     history,
     hub,
     in_turn,
+    is_harmless,
     latest,
     passing,
     processes_that_show,
@@ -325,6 +334,122 @@ def test_values_that_the_hub_refuses(value, service, tmp_path):
         assert told.endswith(f"not {json.dumps(value)}")
 
 
+# Whatever a server says
+
+
+ODD_RECORD = {**STAMP, "version": HOSTILE, "deployedAt": 1, "previous": None, "rollback": False}
+HOSTILE_ANSWERS = [
+    Answer.json({"detail": HOSTILE}, 422),
+    Answer(422, json.dumps({"detail": HOSTILE[:-40]}, ensure_ascii=False).encode(errors="replace")),
+    Answer(500, HOSTILE.encode(errors="replace")),
+    Answer(302, b"", {"Location": "http://a.example/##[error]b"}),
+    Answer(200, b"::set-output name=a::b"),
+    Answer(201, b'\n::error::a\n{"deployedAt":1,"rollback":true}'),
+    Answer(
+        201,
+        b'{"deployedAt":1,"a":"\n```\n<img src=x>\n::add-mask::a\n##[error]b\x1b[31m\xe2\x80\xae\x00","rollback":true}',
+    ),
+    Answer(201, json.dumps(ODD_RECORD, separators=(",", ":")).encode()),
+    Answer(201, b'{"deployedAt":1\nevil=1,"rollback":true}'),
+    Answer(201, b'{"deployedAt":' + b"9" * 60 + b',"rollback":true}'),
+    Answer(201, b'{"deployedAt":1,' + b'"a":{"deployedAt":1,' * 40_000),
+    Answer(400, b'{"detail":"' + b"\\\\" * 400_000),
+]
+
+
+@pytest.mark.parametrize("answer", HOSTILE_ANSWERS, ids=range(len(HOSTILE_ANSWERS)))
+def test_a_hostile_hub(answer, tmp_path):
+    """Nothing that it answers is more than text, be it to the runner, in the summary or in the outputs."""
+    stamped(tmp_path)
+    with WebServer(in_turn(answer)) as server:
+        step = use(inputs(server.url, timeout="6"), tmp_path)
+    own = re.sub(r"^::error::", "", step.stderr, count=1, flags=re.MULTILINE)
+
+    assert step.status in (0, 1)
+    assert is_harmless(own), own
+    assert is_harmless(step.stdout), step.stdout
+    assert len(own) < 10_000
+    assert set(step.outputs) <= {"deployed-at", "repeat", "rollback"}
+    assert all(re.fullmatch(r"[0-9]{1,16}|true|false", value) for value in step.outputs.values())
+    if step.status == 0:
+        tokens = MarkdownIt().parse(step.summary)
+        assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close", "fence"]
+        assert is_harmless(step.summary)
+
+
+PIECES = st.sampled_from(
+    ["\x1b[31m", "::error::", "##[", "##", "#", "[", "\n", "\r", "`", "%", "%0A", "ü", "\u202e", " ", "a", "$(a)"]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(PIECES, max_size=12).map("".join))
+def test_a_text_that_is_shown(text):
+    """A text in the log is one line of ASCII, and no command to whoever reads the log."""
+    function = re.findall(r"^shown\(\) \{.*?^\}", (FOLDER / "record.sh").read_text(), re.DOTALL | re.MULTILINE)[0]
+    script = f'export LC_ALL=C; shopt -s extglob\n{function}\nshown "$1"'
+    done = subprocess.run(["bash", "-c", script, "bash", text], capture_output=True, check=True, timeout=20)
+    shown = done.stdout.decode("ascii")
+
+    assert shown.isprintable()
+    assert is_harmless(shown)
+    assert "##" not in shown
+
+
+def test_an_unannounced_flood(tmp_path):
+    """Of an answer without a length no more is taken than is allowed, and so of one with it."""
+    stamped(tmp_path)
+    sizes = []
+
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(OPEN_ENDED + b"\r\n")
+        sent = 0
+        try:
+            while sent < 2**27:
+                sent += connection.send(bytes(2**16))
+        finally:
+            sizes.append(sent)
+
+    with RawServer(flood) as server:
+        step = use(inputs(server.url, timeout="6"), tmp_path)
+
+    assert step.status == 1
+    assert step.annotations == [f"{server.url} can't be reached"]
+    assert max(sizes) < 2**26
+
+
+@pytest.mark.parametrize("start", [b"", OPEN_ENDED + b"\r\n"], ids=["nothing", "a body"])
+def test_a_hub_that_drips(start, tmp_path):
+    """The input timeout is for all attempts together, whatever keeps them."""
+    stamped(tmp_path)
+    with dripping(start) as server:
+        began = time.monotonic()
+        step = use(inputs(server.url, timeout="6"), tmp_path)
+        took = time.monotonic() - began
+
+    assert step.status == 1
+    assert step.annotations == [f"{server.url} can't be reached"]
+    assert took < 20
+    assert server.connections > 1
+
+
+def test_an_address_is_one(tmp_path):
+    """Curl takes no brackets and braces for a range of addresses, and the URL's password for no argument."""
+    stamped(tmp_path)
+    seen: list[str] = []
+
+    def look(request: Request) -> Answer:
+        seen.extend(processes_that_show("p4ssword"))
+        return Answer(404)
+
+    with WebServer(look) as server:
+        step = use(inputs(f"{server.url.replace('//', '//u:p4ssword@')}/{{a,b}}[1-9]"), tmp_path)
+
+    assert step.status == 1
+    assert [request.path for request in server.requests] == ["/{a,b}[1-9]/deployments"]
+    assert seen == []
+
+
 # What is refused
 
 
@@ -361,7 +486,7 @@ def test_refused_fields(service, tmp_path):
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (Answer(404, b"<html>\n100%</html>"), "{url} answers 404: <html>\n100%</html>"),
+        (Answer(404, b"<html>\n100%</html>"), "{url} answers 404: <html> 100%</html>"),
         (Answer(200, b"<html>"), "{url} is no hub: <html>"),
         (Answer(200, b'{"deployedAt":"x"}'), '{url} is no hub: {{"deployedAt":"x"}}'),
         (Answer(301, headers={"Location": "/x"}), "{url} answers 301: "),
@@ -385,6 +510,8 @@ def test_no_hub(answer, told, tmp_path):
         ({"token": ""}, "there is no token: give the input token, or oidc: true where the hub trusts this repository"),
         ({"token": 's3cret"\nurl = "http://x'}, "the token holds characters that no token has"),
         ({"oidc": "true"}, "this job can't prove its identity: it needs permissions: {id-token: write}"),
+        ({"timeout": "0"}, "the input timeout must be a number of seconds from 1 to 9999"),
+        ({"timeout": "1\n::error::a"}, "the input timeout must be a number of seconds from 1 to 9999"),
         ({"version": "2"}, "only app and environment can be given with dist/version.json, which says what the build is"),
         ({"file": "nowhere.json"}, "there is no nowhere.json here, so app, environment and version have to be given"),
         ({"file": "nowhere.json", "app": "a", "environment": "b", "version": "1", "build-number": "1e3"},
@@ -559,14 +686,16 @@ def test_an_identity_that_is_not_trusted(given, issuer, trusting, tmp_path):
     assert told.startswith(f"{trusting.url} answers 403: ")
 
 
-def test_no_identity(tmp_path):
+@pytest.mark.parametrize("answer", [Answer.json({}), Answer(200, b'{"value":"a\n::error::b"}')])
+def test_no_identity(answer, tmp_path):
     """Where GitHub gives no identity the step ends with that, and sends nothing to the hub."""
     stamped(tmp_path)
-    with WebServer(in_turn(Answer.json({}))) as server:
+    with WebServer(in_turn(answer)) as server:
         variables = {"ACTIONS_ID_TOKEN_REQUEST_URL": server.url, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x"}
         step = use({"url": server.url, "oidc": "true"}, tmp_path, variables)
 
     assert step.status == 1
+    assert step.stdout == ""
     assert step.annotations == ["GitHub gave no identity"]
     assert [request.method for request in server.requests] == ["GET"]
 

@@ -3,12 +3,27 @@
 # no checkout. Secrets go to curl over its standard input, because arguments show in the process list.
 # shellcheck disable=SC2153 # the variables in capitals come from action.yml
 set -euo pipefail
+# Texts are bytes here, so that no locale decides what a pattern matches.
+export LC_ALL=C
+shopt -s extglob
 
-# A workflow command: the message shows on the run's page. It is one line, with %0A for the end of one.
+# Gives a text as it may stand in the log: one line of printable ASCII, in which neither the runner (::…:: at the
+# beginning, ##[…] anywhere) nor Azure's (##vso[…]) finds a command. Bash can't tell a letter from what turns the
+# direction of writing, so that what isn't ASCII shows as ?.
+shown() {
+    local text=${1:0:2000}
+    text=${text//+([[:space:]])/ }
+    text=${text//+([^ -~])/?}
+    text=${text//##/# # }
+    if [[ $text =~ ^\ *:: ]]; then text="?$text"; fi
+    printf '%s' "$text"
+}
+
+# A workflow command: the message shows on the run's page.
 fail() {
-    local message=${*//'%'/%25}
-    message=${message//$'\r'/%0D}
-    echo "::error::${message//$'\n'/%0A}" >&2
+    local message
+    message=$(shown "$*")
+    echo "::error::${message//'%'/%25}" >&2
     exit 1
 }
 
@@ -72,14 +87,35 @@ from_inputs() {
         "$(string "$ENVIRONMENT")" "${tag:-null}"
 }
 
+# Asks an address, with the bearer token $1 and curl's arguments behind it, and writes the answer, of 1 MiB at the most,
+# to $answer and its status to $status. An attempt may take a third of the seconds that are left; curl begins none in the
+# last third, so that all of them together end in time, whatever the server does.
+ask() {
+    local token=$1 left=$((TIMEOUT - SECONDS)) attempt
+    shift
+    [ "$left" -gt 0 ] || return 1
+    attempt=$((left > 2 ? left / 3 : 1))
+    # What curl says of a server may quote it.
+    (
+        # For an answer whose head doesn't say how long it is: --max-filesize minds only those that do.
+        trap '' XFSZ
+        ulimit -f 1024
+        exec curl --silent --show-error --globoff --proto '=http,https' --max-filesize 1048576 \
+            --max-time "$attempt" --retry 5 --retry-all-errors --retry-max-time "$((left > attempt ? left - attempt : 1))" \
+            --config - --output "$answer" --write-out '%{http_code}' "$@" \
+            <<<"header = \"Authorization: Bearer $token\"" 2>&1 >"$status"
+    ) | while IFS= read -r line || [ -n "$line" ]; do
+        printf '%s\n' "$(shown "$line")" >&2
+    done
+}
+
 identity() {
     [ -n "${ACTIONS_ID_TOKEN_REQUEST_URL-}" ] ||
         fail "this job can't prove its identity: it needs permissions: {id-token: write}"
-    local answer
-    answer=$(curl --silent --show-error --fail --retry 5 --retry-all-errors --max-time 20 --config - \
-        --get --data-urlencode "audience=${AUDIENCE:-$(plain "$HUB_URL")}" "$ACTIONS_ID_TOKEN_REQUEST_URL" \
-        <<<"header = \"Authorization: Bearer $ACTIONS_ID_TOKEN_REQUEST_TOKEN\"") || fail "GitHub gave no identity"
-    [[ $answer =~ \"value\"[[:space:]]*:[[:space:]]*\"([^\"]+)\" ]] || fail "GitHub gave no identity"
+    ask "$ACTIONS_ID_TOKEN_REQUEST_TOKEN" --fail \
+        --get --data-urlencode "audience=${AUDIENCE:-$(plain "$HUB_URL")}" "$ACTIONS_ID_TOKEN_REQUEST_URL" ||
+        fail "GitHub gave no identity"
+    [[ $(<"$answer") =~ \"value\"[[:space:]]*:[[:space:]]*\"([A-Za-z0-9_.~+/=-]+)\" ]] || fail "GitHub gave no identity"
     echo "${BASH_REMATCH[1]}"
 }
 
@@ -94,10 +130,12 @@ reason() {
 }
 
 [[ $HUB_URL =~ ^https?://[^/] ]] || fail "the input url must be the hub's address, such as https://hub.example"
+[[ $TIMEOUT =~ ^[1-9][0-9]{0,3}$ ]] || fail "the input timeout must be a number of seconds from 1 to 9999"
 # By a file, for an argument has an end, and a file that begins with an @ would name another.
 payload=$(mktemp)
 answer=$(mktemp)
-trap 'rm -f "$payload" "$answer"' EXIT
+status=$(mktemp)
+trap 'rm -f "$payload" "$answer" "$status"' EXIT
 if [ -f "$FILE" ]; then from_file; else from_inputs; fi >"$payload"
 
 if [ "$OIDC" = true ]; then
@@ -112,21 +150,22 @@ fi
 # The key makes curl's own retries safe: what was answered 503 may have been stored all the same. Without --fail it
 # doesn't retry what was refused.
 key=${GITHUB_RUN_ID-}-${GITHUB_RUN_ATTEMPT-}-$(date +%s%N)-$RANDOM$RANDOM
-status=$(curl --silent --show-error --retry 5 --retry-all-errors --max-time 20 --config - \
-    --header "Content-Type: application/json" --data-binary "@$payload" --header "Idempotency-Key: $key" \
-    --output "$answer" --write-out '%{http_code}' "${HUB_URL%/}/deployments" \
-    <<<"header = \"Authorization: Bearer $token\"") || fail "$(plain "$HUB_URL") can't be reached"
+hub=$(plain "$HUB_URL")
+ask "$token" --header "Content-Type: application/json" --data-binary "@$payload" --header "Idempotency-Key: $key" \
+    "$hub/deployments" || fail "$hub can't be reached"
 record=$(<"$answer")
-case $status in
+record=${record:0:16384}
+case $(<"$status") in
     200) repeat=true ;;
     201) repeat=false ;;
-    *) fail "$(plain "$HUB_URL") answers $status: $(reason "$record")" ;;
+    *) fail "$hub answers $(<"$status"): $(reason "$record")" ;;
 esac
 
-pattern='"deployedAt":([0-9]+).*"rollback":(true|false)'
-[[ $record =~ $pattern ]] || fail "$(plain "$HUB_URL") is no hub: ${record:0:200}"
+pattern='^\{.*"deployedAt":([0-9]{1,16}),.*"rollback":(true|false)'
+[[ $record =~ $pattern ]] || fail "$hub is no hub: ${record:0:200}"
 printf '%s\n' "deployed-at=${BASH_REMATCH[1]}" "repeat=$repeat" "rollback=${BASH_REMATCH[2]}" \
     >>"${GITHUB_OUTPUT:-/dev/null}"
 said=$([ "$repeat" = true ] && echo "Recorded before, nothing has changed" || echo Recorded)
+record=$(shown "$record") # one line that begins with a brace: it can't end the block of code
 printf '%s:\n%s\n%s\n%s\n' "$said" '```json' "$record" '```' >>"${GITHUB_STEP_SUMMARY:-/dev/null}"
 echo "$said: $record"
