@@ -58,8 +58,8 @@ def test_imports_go_one_way():
 @pytest.mark.parametrize(
     ("package", "modules"),
     [
-        ("redis", {"store", "subscription"}),
-        ("fakeredis", {"store"}),
+        ("redis", {"connections", "outage", "store", "subscription"}),
+        ("fakeredis", {"connections"}),
         ("jwt", {"issuer", "publishers"}),
         ("uvicorn", {"protocol", "server"}),
     ],
