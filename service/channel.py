@@ -1,7 +1,7 @@
 """The channel: its ten newest deployments in memory, and the streams that are told of each."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
@@ -96,6 +96,11 @@ class Channel:
         """The id of the newest deployment in memory."""
         return self.frames[-1].deployment.id if self.frames else None
 
+    @property
+    def newest_record(self) -> bytes | None:
+        """The newest deployment in memory, as it is stored: two primaries may give two records one id."""
+        return self.frames[-1].deployment.json if self.frames else None
+
     def replay(self, last_event_id: int | None) -> list[DeploymentFrame]:
         """What a stream that starts now gets first: all kept after its id, or the newest where it has none."""
         start = self._start(last_event_id)
@@ -129,7 +134,7 @@ class Channel:
         """Take a message of the subscription. Gives False where the channel has to be read first."""
         if not self.loaded:
             return False
-        if any(frame.deployment.id == deployment.id for frame in self.frames):
+        if any(frame.deployment.json == deployment.json for frame in self.frames):
             return True
         if deployment.previous != self.newest or deployment.id <= (self.newest or 0):
             return False
@@ -149,10 +154,27 @@ class Channel:
         self._spread_all()
         kept = {frame.deployment: frame for frame in self.frames}
         self.frames = [kept.get(deployment) or DeploymentFrame.of(deployment) for deployment in deployments]
+        self._take_back({deployment.id: deployment for deployment in kept})
         self.loaded = True
         self._changed()
         self._let_in(self.reads if read is None else read)
         self._spread()
+
+    def _take_back(self, before: Mapping[int, Deployment]) -> None:
+        """Have those who were sent a record whose id is another's by now sent that one.
+
+        A primary that was lost, and the one that took over without its last records, can give out one id each.
+        """
+        forked_at = None
+        for frame in reversed(self.frames):
+            known = before.get(frame.deployment.id)
+            if known == frame.deployment:
+                break
+            if known is not None:
+                forked_at = known.id
+        if forked_at is not None:
+            for subscriber in self.subscribers:
+                subscriber.sent = min(subscriber.sent, forked_at - 1)
 
     def _changed(self) -> None:
         """Count the change, and who runs what by what is kept now."""

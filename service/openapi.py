@@ -229,7 +229,7 @@ def _get_all() -> dict[str, Any]:
 def _get_latest() -> dict[str, Any]:
     summary = "A channel's newest deployment, for those who poll"
     found = _json("The newest deployment.", "Deployment")
-    return _conditional("getLatest", summary, found, "Strong: the `deployedAt`.", 400, 404, 503)
+    return _conditional("getLatest", summary, found, "Strong: of the record's bytes.", 400, 404, 503)
 
 
 def _get_file(operation_id: str, summary: str, content_type: str, *problems: int) -> dict[str, Any]:

@@ -5,14 +5,15 @@ Pub/sub is a hint; the sorted set is the truth.
 
 import asyncio
 import logging
-import math
 import random
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Final
 
 from service.channel import Channel, Channels
-from service.deployment import ChannelName
+from service.deafness import Deafness
+from service.deployment import Deployment
 from service.metrics import Metrics, RelayState
 from service.store import Store, StoreUnavailableError
 from service.subscription import Confirmation, Message, Subscription, subscribe
@@ -22,8 +23,6 @@ RECONCILE_INTERVAL: Final = (3.0, 5.0)
 FIRST_RETRY_INTERVAL: Final = (0.0, 0.2)
 RETRY_INTERVAL: Final = (0.5, 1.5)
 """Seconds between two attempts while Redis is away."""
-DEAF_AFTER_MS: Final = 2000
-"""A deployment that the subscription has not brought for so long will not be brought by it."""
 READ_BATCH: Final = 500
 """Channels that one round trip reads."""
 
@@ -39,10 +38,10 @@ class Relay:
         self._metrics = metrics
         self._subscribed: bool | None = None
         """None until the first attempt has ended."""
-        self._subscribed_at_ms: int | None = None
-        """Redis's clock at the first reconcile of this subscription: from then on it has to bring everything."""
-        self._missed: dict[ChannelName, int] = {}
-        """The first deployment of a channel that a reconcile found and this subscription has not brought."""
+        self._confirmations = 0
+        self._compared = True
+        """False from a confirmation until the reconcile that follows it."""
+        self._deafness = Deafness(time.monotonic)
         self._deaf = False
         self._reconcile_now = asyncio.Event()
         self._surveyed: list[asyncio.Future[None]] = []
@@ -88,19 +87,21 @@ class Relay:
         )
 
     def _confirmed(self) -> None:
-        self._subscribed, self._subscribed_at_ms, self._deaf = True, None, False
-        self._missed.clear()
+        self._subscribed, self._compared, self._deaf = True, False, False
+        self._confirmations += 1
+        self._deafness.begin()
         self._reconcile_now.set()
 
     def _hear(self, message: Message) -> None:
-        if message.deployment is not None and message.deployment.id >= self._missed.get(message.channel, math.inf):
-            del self._missed[message.channel]  # it was only late
+        if message.deployment is not None:
+            self._deafness.bring(message.channel, message.deployment)
         channel = self._channels.get(message.channel)
         if channel is None:
             if not self._channels.watchers:
                 return
             channel = self._channels.open(message.channel)
-        if message.deployment is None or not channel.take(message.deployment):
+        # A new subscription may be one to another primary, which gave the id that this follows on to another record.
+        if message.deployment is None or not self._compared or not channel.take(message.deployment):
             self._channels.read_soon(channel)
 
     async def _reconcile_forever(self) -> None:
@@ -133,24 +134,17 @@ class Relay:
         await self._read_batches(unloaded)
         self._channels.surveyed = bool(self._channels.watchers)
         loaded = [channel for channel in self._channels if channel.loaded]
-        was_subscribed = self._subscribed
-        clock_ms, newest_ids = await self._store.newest_ids([channel.name for channel in loaded])
-        behind = [
-            (channel, newest) for channel, newest in zip(loaded, newest_ids, strict=True) if newest != channel.newest
-        ]
-        for channel, newest in behind:
+        confirmations = self._confirmations
+        newest = await self._store.newest([channel.name for channel in loaded])
+        behind = [channel for channel, record in zip(loaded, newest, strict=True) if record != channel.newest_record]
+        for channel in behind:
             self._channels.read_soon(channel)
-            if self._should_have_brought(newest, channel):
-                self._missed.setdefault(channel.name, newest or 0)
-        self._deaf = self._deaf or any(missed < clock_ms - DEAF_AFTER_MS for missed in self._missed.values())
+        if self._subscribed and confirmations == self._confirmations:
+            self._compared = True
+            found = {channel.name: _found(channel, record) for channel, record in zip(loaded, newest, strict=True)}
+            self._deaf = self._deafness.find(found) or self._deaf
         self._metrics.reconciles.labels("healed" if behind else "level").inc()
         self._metrics.healed.inc(len(behind))
-        if was_subscribed and self._subscribed and self._subscribed_at_ms is None:
-            self._subscribed_at_ms = clock_ms
-
-    def _should_have_brought(self, newest: int | None, channel: Channel) -> bool:
-        since = self._subscribed_at_ms
-        return newest is not None and since is not None and newest > max(since, channel.newest or 0)
 
     async def _read_forever(self) -> None:
         while True:
@@ -210,6 +204,17 @@ class Relay:
                 logger.warning("No subscription, deployments arrive by polling: %s", self.last_error)
             case "down":
                 logger.warning("Redis is away, serving from memory: %s", self.last_error)
+
+
+def _found(channel: Channel, record: bytes | None) -> Deployment | None:
+    """Take what a reconcile found for a deployment; None for what is none."""
+    if record is None:
+        return None
+    if record == channel.newest_record:
+        return channel.frames[-1].deployment
+    with suppress(ValueError):
+        return Deployment.from_json(record)
+    return None
 
 
 def _settle(futures: list[asyncio.Future[None]], error: Exception | None) -> None:

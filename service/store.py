@@ -186,18 +186,15 @@ class Store:
             _refuse_replica(role)
             return [_deployments(reply) for reply in replies]
 
-    async def newest_ids(self, channels: Sequence[ChannelName]) -> tuple[int, list[int | None]]:
-        """Redis's clock in milliseconds, and the newest id of each channel, in one round trip."""
+    async def newest(self, channels: Sequence[ChannelName]) -> list[bytes | None]:
+        """Read each channel's newest record, as it is stored, in one round trip."""
         async with self._operation(), self._redis.pipeline(transaction=False) as pipe:
             pipe.execute_command("ROLE")
-            pipe.time()
             for channel in channels:
-                pipe.zrange(self._key(channel), -1, -1, withscores=True)
-            role, clock, *replies = await pipe.execute(raise_on_error=False)
+                pipe.zrange(self._key(channel), -1, -1)
+            role, *replies = await pipe.execute(raise_on_error=False)
             _refuse_replica(role)
-            seconds, microseconds = _answered(clock)
-            newest = [int(reply[0][1]) if reply else None for reply in map(_answered, replies)]
-        return int(seconds) * 1000 + int(microseconds) // 1000, newest
+            return [next(iter(_answered(reply)), None) for reply in replies]
 
     def pubsub(self) -> PubSub:
         """Give what a subscription is made with; it has a connection of its own."""

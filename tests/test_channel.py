@@ -58,8 +58,9 @@ class Counter:
         self.spreads.append(deployment.id)
 
 
-def record(number: int, previous: int | None) -> Deployment:
-    return Deployment(orjson.dumps({"deployedAt": number, "previous": previous}), number, previous)
+def record(number: int, previous: int | None, primary: str = "one") -> Deployment:
+    json = orjson.dumps({"deployedAt": number, "previous": previous, "primary": primary})
+    return Deployment(json, number, previous)
 
 
 def chain(*numbers: int) -> list[Deployment]:
@@ -121,6 +122,41 @@ def test_a_stream_that_waits_has_nothing_to_catch_up():
     assert stream.ids == [5]
     channel.catch_up(stream)
     assert stream.ids == [5]
+
+
+def test_message_with_the_id_of_another_record_is_not_taken():
+    """An id that two primaries gave, one after the other, doesn't make their records one: the channel is read."""
+    channel = channel_with(1, 2, 3)
+    stream = joined(channel)
+
+    assert not channel.take(record(3, 2, "two"))
+    assert not channel.take(record(2, 1, "two"))
+    assert stream.ids == []
+
+
+@pytest.mark.parametrize(
+    ("read", "sent"),
+    [
+        ([record(1, None), record(2, 1), record(3, 2, "two")], [3]),
+        ([record(1, None), record(2, 1, "two"), record(3, 2, "two")], [2, 3]),
+        ([record(1, None), record(2, 1, "two")], [2]),
+        ([record(1, None), record(3, 1, "two"), record(4, 3, "two")], [3, 4]),
+        ([record(1, None), record(2, 1), record(3, 2)], []),
+    ],
+)
+def test_record_with_the_id_of_one_that_was_sent_is_sent(read, sent):
+    """Where a read finds another record under an id that streams have, they get it, and all that follows on it."""
+    loop = Loop()
+    channel = channel_with(1, 2, 3, loop=loop)
+    streams = [joined(channel) for _ in range(SLICE + 1)]
+    full = joined(channel, takes=0)
+    channel.replace(read)
+    loop.run()
+    full.takes = 100
+    channel.catch_up(full)
+
+    assert all(stream.ids == sent for stream in (*streams, full))
+    assert channel.newest_record == read[-1].json
 
 
 def test_nothing_is_taken_before_the_first_read():

@@ -214,7 +214,7 @@ async def test_odd_answers(open_store, answer):
     store = open_store(f"redis://127.0.0.1:{port}")
     operations: list[Callable[[], Awaitable[object]]] = [
         lambda: store.append(submission()),
-        lambda: store.newest_ids([WEB]),
+        lambda: store.newest([WEB]),
         lambda: store.histories([WEB]),
         store.names,
         lambda: store.forget(WEB),
