@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -21,6 +22,11 @@ from service import app, logs
 from service.bind import BACKLOG
 from service.protocol import Connection
 from service.settings import Settings
+
+LAST_RESORT: Final = 4.7
+"""Seconds from a signal until the process is ended, whatever still hangs."""
+LAST_WORDS: Final = 4.5
+"""Seconds until it says so: in a thread of its own, for the log may be what hangs."""
 
 _PR_SET_PDEATHSIG: Final = 1
 """From <linux/prctl.h>."""
@@ -92,7 +98,32 @@ def _create(settings: Settings) -> object:
     raise_descriptor_limit()
     if settings.workers > 1:
         _end_with_parent()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        _end_in_time(number)
     return app.create(settings)
+
+
+def _end_in_time(number: signal.Signals) -> None:
+    """Let a signal, beside what uvicorn has it do, set an end that waits for nothing.
+
+    What could hang is cut off or left behind where that is known. This is for the rest: a thread of a library that
+    the interpreter joins, a file system, a log that nobody reads.
+    """
+    handle = signal.getsignal(number)
+
+    def handle_in_time(sig: int, frame: FrameType | None) -> None:
+        for seconds, act in (LAST_WORDS, _say_that_it_hangs), (LAST_RESORT, lambda: os._exit(os.EX_SOFTWARE)):
+            timer = threading.Timer(seconds, act)
+            timer.daemon = True
+            timer.start()
+        if callable(handle):
+            handle(sig, frame)
+
+    signal.signal(number, handle_in_time)
+
+
+def _say_that_it_hangs() -> None:
+    logs.logger.critical("something hangs: the process ends without waiting for it")
 
 
 def _end_with_parent() -> None:

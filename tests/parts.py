@@ -83,6 +83,7 @@ class RedisServer:
         self.authority = authority
         self.port = free_port()
         self.tls_port = free_port() if authority else 0
+        self.host = "127.0.0.1"
         self.url = url_of(self.tls_port or self.port, authority)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -93,7 +94,7 @@ class RedisServer:
                        "--tls-key-file", str(self.authority.server_key),
                        "--tls-ca-cert-file", str(self.authority.certificate))  # fmt: skip
         self.process = subprocess.Popen(
-            [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
+            [self.program, "--port", str(self.port), "--bind", self.host, "--dir", str(self.folder), "--save", "",
              "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", *options],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -101,7 +102,7 @@ class RedisServer:
         return self
 
     def _answers(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+        with suppress(OSError), socket.create_connection((self.host, self.port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(64).startswith(b"+PONG")
         return False
@@ -109,7 +110,7 @@ class RedisServer:
     def cli(self, *arguments: str) -> str:
         """Run a command with redis-cli and give what it prints."""
         done = subprocess.run(
-            [require("redis-cli"), "-p", str(self.port), *arguments],
+            [require("redis-cli"), "-h", self.host, "-p", str(self.port), *arguments],
             capture_output=True,
             text=True,
             timeout=10,
