@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -17,10 +17,12 @@ from starlette.responses import Response
 from service.adoption import MILESTONES, Adoption
 from service.auth import Grant, InvalidTokenError, Tokens, authorize, bearer_token
 from service.census import Census, document_of, kept
-from service.channel import Channel, Channels
+from service.channel import Channel
+from service.channels import Channels
 from service.deployment import NAME_RULE, ChannelName, Deployment, FieldError, Submission, channel_name
 from service.metrics import Metrics
 from service.openapi import document
+from service.overview import Overview
 from service.problem import Problem
 from service.publishers import Identity, Publishers, looks_like_an_identity
 from service.relay import Relay
@@ -46,6 +48,7 @@ class Hub:
     channels: Channels
     streams: Streams
     relay: Relay
+    overview: Overview
     census: Census
     tokens: Tokens
     publishers: Publishers | None
@@ -79,6 +82,8 @@ async def record(request: Request) -> Response:
         raise Problem(403, f"this identity's token was used for {submission.channel} before; each is good for once")
     if appended.outcome == "recorded":
         _log(submission, appended.deployment)
+    # Heard of or not yet: who lists deployments after this answer finds it there.
+    hub.channels.index.note(submission.channel, appended.deployment.id)
     return _json(
         appended.deployment.json,
         201 if appended.outcome == "recorded" else 200,
@@ -92,26 +97,18 @@ async def list_all(request: Request) -> Response:
     hub = hub_of(request)
     parameters = _parameters(request, "appName", "environment", "gitTag", "limit", "adoption")
     limit, is_counted = _limit(parameters.get("limit")), _is_counted(parameters.get("adoption"))
-    names = [name for name in await hub.store.names() if _matches(name, parameters)]
-    histories = dict(zip(names, await hub.store.histories(names), strict=True))
-    found = [deployment for history in histories.values() for deployment in history]
-    if "gitTag" in parameters:
-        found = [deployment for deployment in found if deployment.fields.get("gitTag") == parameters["gitTag"]]
-    found.sort(key=lambda deployment: deployment.id, reverse=True)
-    return _list(found[:limit], await _adoptions(hub.census, found[:limit], histories) if is_counted else None)
+    listed = await hub.overview.newest(limit, lambda name: _matches(name, parameters), parameters.get("gitTag"))
+    adoptions = await _adoptions(hub.census, {channel for channel, _ in listed}) if is_counted else None
+    return _list([deployment for _, deployment in listed], adoptions)
 
 
-async def _adoptions(
-    census: Census, listed: Sequence[Deployment], histories: Mapping[ChannelName, Sequence[Deployment]]
-) -> list[dict[str, Any]]:
-    """Return who runs what on the channels of which something is listed; histories are the oldest first."""
+async def _adoptions(census: Census, channels: Iterable[Channel]) -> list[dict[str, Any]]:
+    """Return who runs what on the channels of which something is listed."""
     overview, is_stale = await census.inquiries.ask_for_all()
-    ids = {deployment.id for deployment in listed}
     documents = []
-    for number, (name, history) in enumerate(histories.items(), start=1):
-        if any(deployment.id in ids for deployment in history):
-            adoption = Adoption.of(overview.counts.get(name, {}), history[::-1])
-            documents.append(document_of(name, adoption, overview.as_of, is_stale=is_stale))
+    for number, channel in enumerate(sorted(channels, key=lambda channel: channel.name), start=1):
+        adoption = Adoption.of(overview.counts.get(channel.name, {}), kept(channel))
+        documents.append(document_of(channel.name, adoption, overview.as_of, is_stale=is_stale))
         if number % SLICE == 0:
             await asyncio.sleep(0)
     return documents
@@ -173,6 +170,7 @@ async def forget(request: Request) -> Response:
     existed = await hub.store.forget(name)
     if not existed:
         raise Problem(404, f"{name} has no deployment")
+    hub.channels.index.drop(name)
     deployment_logger.info("forgot %s", name, extra={"channel": name})
     channel = hub.channels.get(name)
     if channel is not None:

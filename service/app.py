@@ -19,12 +19,13 @@ from service.api import Hub
 from service.assets import Assets
 from service.auth import Tokens
 from service.census import Census
-from service.channel import Channels
+from service.channels import Channels
 from service.connections import connect
 from service.events import Events
 from service.issuer import Issuer
 from service.metrics import Metrics
 from service.origins import OriginMiddleware, Origins
+from service.overview import Overview
 from service.page import Page
 from service.paths import ChannelRoute, ExactRoute, StripRootPath
 from service.problem import EXCEPTION_HANDLERS
@@ -57,6 +58,7 @@ def create(settings: Settings) -> ASGIApp:
         store = Store(connect(settings.redis_url), settings.prefix)
         channels = Channels(loop.call_soon, loop.time, metrics)
         relay = Relay(store, channels, metrics)
+        overview = Overview(channels, relay)
         census = Census(Roll(store, secrets.token_hex(8)), channels, metrics, loop.time)
         streams = Streams(settings.max_streams, metrics)
         # It reads the machine's certificates, which a service that asks nobody needn't have.
@@ -64,8 +66,10 @@ def create(settings: Settings) -> ASGIApp:
         issuers = {one.issuer: Issuer(one.issuer, client) for one in settings.trusted} if client else {}
         publishers = Publishers(settings.trusted, issuers, settings.audience) if issuers else None
         tokens = Tokens(settings.grants)
-        hub = Hub(store, channels, streams, relay, census, tokens, publishers, metrics, settings.root_path)
-        events = Events(channels, streams, relay, census, origins=origins, metrics=metrics)
+        hub = Hub(store, channels, streams, relay, overview, census, tokens, publishers, metrics, settings.root_path)
+        events = Events(
+            channels, streams, relay, census, max_boards=settings.max_boards, origins=origins, metrics=metrics
+        )
         aside = [
             Aside("census", "counting who runs what", census.run, metrics),
             *(Aside("issuer", f"the keys of {name}", one.run, metrics) for name, one in issuers.items()),

@@ -11,7 +11,8 @@ import orjson
 
 from service.adoption import Adoption, Curve, add_counts, counts_from_json
 from service.bulletin import Bulletin
-from service.channel import Channel, Channels
+from service.channel import Channel
+from service.channels import Channels
 from service.deployment import ChannelName, Deployment
 from service.frame import adoption_frame
 from service.inquiry import STALE_AFTER, Inquiries
@@ -28,6 +29,8 @@ WHOLE_EVERY: Final = 30
 """Turns after which everything is written again: a Redis that went back to an older state may hold other counts."""
 SLICE: Final = 200
 """Channels after which the event loop gets its turn: some milliseconds."""
+BOARDS_SLICE: Final = 20
+"""The same for boards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +231,10 @@ class Census:
                 self.bulletin.post(name, seen.adoption, frame, is_stale=is_stale)
             if number % SLICE == 0:
                 await asyncio.sleep(0)
-        for watcher in tuple(self._channels.watchers):
+        for number, watcher in enumerate(tuple(self._channels.watchers), start=1):
             watcher.read_bulletin()
+            if number % BOARDS_SLICE == 0:
+                await asyncio.sleep(0)
 
 
 def kept(channel: Channel) -> list[Deployment]:

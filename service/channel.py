@@ -1,31 +1,21 @@
 """The channel: its ten newest deployments in memory, and the streams that are told of each."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, Protocol
 
 from service.deployment import KEPT, ChannelName, Deployment
-from service.frame import DeploymentFrame
+from service.frame import DeploymentFrame, Later
+from service.news import News
 from service.tallies import Tallies
 
 SLICE: Final = 500
 """Streams written to before the event loop gets its turn: about 5 ms."""
 
-IDLE_LIFETIME: Final = 300.0
-"""Seconds for which a channel that nobody needs stays in memory."""
-
-READ_INTERVAL: Final = 1.0
-"""Seconds between two reads that ids ahead of memory ask for: whoever makes ids up must not reach Redis with them."""
-
-
-Later = Callable[[Callable[[], None]], object]
-"""Calls a function in the next turn of the event loop (``loop.call_soon``)."""
-
 
 class Subscriber(Protocol):
-    """One that is told of a channel's deployments: a stream, or a board's view of the channel."""
+    """One that is told of a channel's deployments: a stream."""
 
     sent: int
     """The id of the newest deployment that was written to it; 0 for none."""
@@ -56,12 +46,11 @@ class Channel:
     """
 
     __slots__ = (
-        "_behind", "_later", "_observer", "_scheduled", "_spreading", "changes", "frames", "loaded", "name",
-        "needed_at", "pins", "read_at", "readers", "reads", "subscribers",
-        "tallies", "waiting",
+        "_behind", "_later", "_news", "_observer", "_scheduled", "_spreading", "changes", "frames", "known_at",
+        "loaded", "name", "needed_at", "pins", "read_at", "readers", "reads", "subscribers", "tallies", "waiting",
     )  # fmt: skip
 
-    def __init__(self, name: ChannelName, later: Later, observer: Observer) -> None:
+    def __init__(self, name: ChannelName, later: Later, observer: Observer, news: News) -> None:
         self.name = name
         self.frames: list[DeploymentFrame] = []
         """The kept deployments, oldest first."""
@@ -83,6 +72,9 @@ class Channel:
         self.pins = 0
         """How many requests hold on to this channel while they wait."""
         self.read_at = float("-inf")
+        """When it was last asked to be read."""
+        self.known_at = float("-inf")
+        """When the read was sent that memory is from."""
         self.needed_at = float("-inf")
         self._behind: Iterator[Subscriber] = iter(())
         """Those that the latest change has still to reach."""
@@ -90,6 +82,7 @@ class Channel:
         self._spreading: Deployment | None = None
         self._later = later
         self._observer = observer
+        self._news = news
 
     @property
     def newest(self) -> int | None:
@@ -139,8 +132,10 @@ class Channel:
         if deployment.previous != self.newest or deployment.id <= (self.newest or 0):
             return False
         self._spread_all()  # before the oldest goes that somebody may still have to be sent
-        self.frames = [*self.frames, DeploymentFrame.of(deployment)][-KEPT:]
+        before, frame = self.frames, DeploymentFrame(deployment)
+        self.frames = [*before, frame][-KEPT:]
         self._changed()
+        self._news.post([frame], before[: len(before) + 1 - KEPT])
         self._let_in(0)
         self._spreading = deployment
         self._spread()
@@ -152,29 +147,43 @@ class Channel:
         ``read`` is what `reads` was when the read was sent; None for the latest.
         """
         self._spread_all()
-        kept = {frame.deployment: frame for frame in self.frames}
-        self.frames = [kept.get(deployment) or DeploymentFrame.of(deployment) for deployment in deployments]
-        self._take_back({deployment.id: deployment for deployment in kept})
-        self.loaded = True
-        self._changed()
-        self._let_in(self.reads if read is None else read)
-        self._spread()
-
-    def _take_back(self, before: Mapping[int, Deployment]) -> None:
-        """Have those who were sent a record whose id is another's by now sent that one.
-
-        A primary that was lost, and the one that took over without its last records, can give out one id each.
-        """
-        forked_at = None
-        for frame in reversed(self.frames):
-            known = before.get(frame.deployment.id)
-            if known == frame.deployment:
-                break
-            if known is not None:
-                forked_at = known.id
+        before, was_loaded = self.frames, self.loaded
+        kept = {frame.deployment: frame for frame in before}
+        self.frames = [kept.get(deployment) or DeploymentFrame(deployment) for deployment in deployments]
+        forked_at = self._forked_at(before)
         if forked_at is not None:
             for subscriber in self.subscribers:
                 subscriber.sent = min(subscriber.sent, forked_at - 1)
+        self.loaded = True
+        self._changed()
+        if self._news.is_read:
+            news = self._new_since(before, forked_at) if was_loaded else self.frames[-1:]
+            self._news.post(news, set(before) - set(self.frames))
+        self._let_in(self.reads if read is None else read)
+        self._spread()
+
+    def _forked_at(self, before: list[DeploymentFrame]) -> int | None:
+        """Return the oldest id that is another record's by now: who was sent it before is sent that one.
+
+        A primary that was lost, and the one that took over without its last records, can give out one id each.
+        """
+        known = {frame.deployment.id: frame for frame in before}
+        forked_at = None
+        for frame in reversed(self.frames):
+            if known.get(frame.deployment.id) is frame:
+                break
+            if frame.deployment.id in known:
+                forked_at = frame.deployment.id
+        return forked_at
+
+    def _new_since(self, before: list[DeploymentFrame], forked_at: int | None) -> list[DeploymentFrame]:
+        """Return what a board hasn't seen that has seen all of before; where memory is older now, its newest."""
+        if not before or not self.frames:
+            return self.frames
+        seen = before[-1].deployment.id if forked_at is None else forked_at - 1
+        if self.frames[-1].deployment.id < seen:
+            return self.frames[-1:]
+        return [frame for frame in self.frames if frame.deployment.id > seen]
 
     def _changed(self) -> None:
         """Count the change, and who runs what by what is kept now."""
@@ -243,123 +252,3 @@ class Channel:
         """Let the change before reach everybody."""
         if self._scheduled:
             self._spread_slice(limit=None)
-
-
-class Watcher(Protocol):
-    """A board: it has a subscriber of its own, a view, in every channel."""
-
-    def watch(self, channel: Channel) -> None:
-        """Take a channel that has come into memory."""
-
-    def unwatch(self, channel: Channel) -> None:
-        """Let go of one that has left it."""
-
-    def read_bulletin(self) -> None:
-        """Take what is new of the channels' adoption."""
-
-
-class Channels:
-    """The channels in the memory of this process, and which of them are to be read."""
-
-    def __init__(self, later: Later, clock: Callable[[], float], observer: Observer) -> None:
-        self._channels: dict[ChannelName, Channel] = {}
-        self._later = later
-        self._clock = clock
-        self._observer = observer
-        self.watchers: set[Watcher] = set()
-        """Boards: those that are told of every channel."""
-        self.surveyed = False
-        """True while every channel that Redis knows is here; kept so as long as there are watchers."""
-        self._unread: dict[Channel, float] = {}
-        self._unread_changed = asyncio.Event()
-
-    def add_watcher(self, watcher: Watcher) -> None:
-        """Show a board every channel in memory, and each that comes."""
-        self.watchers.add(watcher)
-        for channel in self._channels.values():
-            watcher.watch(channel)
-
-    def remove_watcher(self, watcher: Watcher) -> None:
-        """Forget a board."""
-        self.watchers.discard(watcher)
-        self.surveyed = self.surveyed and bool(self.watchers)
-        for channel in self._channels.values():
-            watcher.unwatch(channel)
-
-    def __iter__(self) -> Iterator[Channel]:
-        return iter(tuple(self._channels.values()))
-
-    def __len__(self) -> int:
-        return len(self._channels)
-
-    def get(self, name: ChannelName) -> Channel | None:
-        """Give a channel that is in memory."""
-        return self._channels.get(name)
-
-    def open(self, name: ChannelName) -> Channel:
-        """Give a channel, new and unread where it isn't in memory."""
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = Channel(name, self._later, self._observer)
-            for watcher in self.watchers:
-                watcher.watch(channel)
-        channel.needed_at = self._clock()
-        return channel
-
-    def read_soon(self, channel: Channel, *, throttled: bool = False) -> None:
-        """Have the relay read a channel: at once, or when the last read is READ_INTERVAL ago."""
-        due = channel.read_at + READ_INTERVAL if throttled else self._clock()
-        self._unread[channel] = min(due, self._unread.get(channel, due))
-        self._unread_changed.set()
-
-    def wait(self, channel: Channel, subscriber: Subscriber, last_event_id: int | None) -> None:
-        """Let a read that is sent from now on decide where a subscriber starts."""
-        channel.wait(subscriber, last_event_id)
-        self.read_soon(channel, throttled=channel.loaded)
-
-    async def read(self, channel: Channel, *, throttled: bool = False) -> None:
-        """Wait for a read that is sent from now on; one serves all who wait.
-
-        Raises what the relay could not read it for.
-        """
-        future = asyncio.get_running_loop().create_future()
-        channel.readers.append(future)
-        channel.pins += 1
-        self.read_soon(channel, throttled=throttled)
-        try:
-            await future
-        finally:
-            channel.pins -= 1
-
-    async def unread(self, limit: int) -> list[Channel]:
-        """Wait for channels to be read, and give those that are due, no longer as unread."""
-        while True:
-            self._unread_changed.clear()
-            now = self._clock()
-            due = [channel for channel, at in self._unread.items() if at <= now][:limit]
-            for channel in due:
-                del self._unread[channel]
-                channel.read_at = now
-            if due:
-                return due
-            next_due = min(self._unread.values(), default=None)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if next_due is None else next_due - now):
-                    await self._unread_changed.wait()
-
-    def let_go(self) -> None:
-        """Drop the channels that nobody needs: empty ones at once, others after IDLE_LIFETIME."""
-        now = self._clock()
-        for name, channel in tuple(self._channels.items()):
-            # Every watcher has one view in every channel.
-            used = channel.pins or len(channel.subscribers) + len(channel.waiting) > len(self.watchers)
-            # What isn't loaded is being read now: a board that waits for it has nothing else to hear of it by.
-            awaited = self.watchers and (channel in self._unread or not channel.loaded)
-            idle = not channel.frames or (not self.watchers and channel.needed_at + IDLE_LIFETIME < now)
-            if idle and not used and not awaited:
-                del self._channels[name]
-                self._unread.pop(channel, None)
-                for watcher in self.watchers:
-                    watcher.unwatch(channel)
-            elif used:
-                channel.needed_at = now

@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from service.build import Build, parse
 from service.census import Census
-from service.channel import Channel, Channels
+from service.channel import Channel
+from service.channels import Channels
 from service.deployment import NAME_RULE, ChannelName, channel_name, event_id
 from service.frame import LAST_CHUNK, Frame, ping
 from service.metrics import Metrics
@@ -39,12 +40,21 @@ class Events:
     """Opens streams. It stands below no middleware and leaves no task behind."""
 
     def __init__(
-        self, channels: Channels, streams: Streams, relay: Relay, census: Census, *, origins: Origins, metrics: Metrics
+        self,
+        channels: Channels,
+        streams: Streams,
+        relay: Relay,
+        census: Census,
+        *,
+        max_boards: int,
+        origins: Origins,
+        metrics: Metrics,
     ) -> None:
         self._channels = channels
         self._streams = streams
         self._relay = relay
         self._census = census
+        self._max_boards = max_boards
         self._origins = origins
         self._metrics = metrics
         # The headers are sse-starlette's; its iterator is never touched.
@@ -73,7 +83,7 @@ class Events:
             undecided = not await self._is_read(channel)
         stream = Stream(self._streams, channel, chunked=_is_chunked(scope))
         replay = [] if undecided else [frame.numbered for frame in channel.replay(last_event_id)]
-        if self._open(scope, stream, replay):
+        if self._open(scope, stream, replay, is_full=self._streams.is_full):
             stream.count(running)
             if undecided:
                 self._channels.wait(channel, stream, last_event_id)
@@ -81,18 +91,22 @@ class Events:
                 channel.join(stream)
 
     async def _open_board(self, scope: Scope) -> None:
-        board = Board(self._streams, self._channels, self._census.bulletin, chunked=_is_chunked(scope))
+        has_place = len(self._channels.watchers) < self._max_boards
+        board = Board(
+            self._streams, self._channels, self._census.bulletin,
+            chunked=_is_chunked(scope), over_limit=not has_place or self._streams.is_full,
+        )  # fmt: skip
         is_first = not self._channels.watchers
-        self._channels.add_watcher(board)
+        if has_place:
+            self._channels.add_watcher(board)
         opened = False
         try:
             if not self._channels.surveyed:
                 await self._survey()
-            opened = self._open(scope, board, board.first())
+            opened = self._open(scope, board, board.first(), is_full=board.over_limit)
         finally:
-            if not opened:
+            if not opened or board.over_limit:
                 self._channels.remove_watcher(board)
-        board.read_bulletin()
         if is_first:
             self._census.wake()
 
@@ -137,15 +151,15 @@ class Events:
             async with asyncio.timeout(FIRST_READ_DEADLINE):
                 await self._relay.survey()
 
-    def _open(self, scope: Scope, stream: OpenStream, replay: list[Frame]) -> bool:
-        """Write the head and the first events. Gives whether the stream is open now."""
-        is_full, is_chunked = self._streams.is_full, _is_chunked(scope)
+    def _open(self, scope: Scope, stream: OpenStream, replay: list[Frame], *, is_full: bool) -> bool:
+        """Write the head and the first events. Returns whether the stream is open now."""
+        is_chunked = _is_chunked(scope)
         head = self._head + _CHUNKED * is_chunked + self._origins.raw_headers(Headers(scope=scope).get("origin"))
         retry = random_retry(RETRY_OVER_LIMIT_MS if is_full else RETRY_MS)
         events = replay or [ping(time.time_ns() // 1_000_000)]
         first = stream.encode(retry, *events)
         open_stream = stream_opener(scope)
-        if is_full:
+        if is_full and not isinstance(stream, Board):
             open_stream(head + b"\r\n", first + LAST_CHUNK * is_chunked, None)
             self._metrics.turned_away()
             return False

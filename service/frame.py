@@ -1,6 +1,6 @@
 """The frame: the bytes of one event, encoded once and written to every stream."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -10,6 +10,9 @@ from sse_starlette import ServerSentEvent
 from service.deployment import Deployment
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
+
+Later = Callable[[Callable[[], None]], object]
+"""Calls a function in the next turn of the event loop (``loop.call_soon``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +46,26 @@ def adoption_frame(document: Mapping[str, Any]) -> Frame:
     return Frame.of(ServerSentEvent(orjson.dumps(document).decode(), event="adoption", sep="\n"))
 
 
-@dataclass(frozen=True, slots=True)
 class DeploymentFrame:
-    """A deployment as a channel's streams get it, and ``unnumbered`` as boards do: many channels share no order."""
+    """A deployment as a channel's streams get it, and ``unnumbered`` as boards do: many channels share no order.
+
+    Each is encoded when it is first asked for. Of the ten that a channel keeps most are never sent to anybody.
+    """
+
+    __slots__ = ("deployment", "numbered", "unnumbered")
 
     deployment: Deployment
     numbered: Frame
     unnumbered: Frame
 
-    @classmethod
-    def of(cls, deployment: Deployment) -> Self:
-        data = deployment.json.decode()
-        return cls(
-            deployment,
-            Frame.of(ServerSentEvent(data, event="deployment", id=str(deployment.id), sep="\n")),
-            Frame.of(ServerSentEvent(data, event="deployment", sep="\n")),
-        )
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+
+    def __getattr__(self, name: str) -> Frame:
+        """Encode what isn't there yet; Python asks here for nothing else, so that a fan-out pays nothing for it."""
+        if name not in ("numbered", "unnumbered"):
+            raise AttributeError(name)
+        id_ = str(self.deployment.id) if name == "numbered" else None
+        frame = Frame.of(ServerSentEvent(self.deployment.json.decode(), event="deployment", id=id_, sep="\n"))
+        setattr(self, name, frame)
+        return frame

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from service.adoption import Curve, add_counts
-from service.channel import Channel, Channels
+from service.channel import Channel
+from service.channels import Channels
 from service.deployment import ChannelName
 from service.roll import Roll
 from service.store import StoreUnavailableError

@@ -6,14 +6,16 @@ Pub/sub is a hint; the sorted set is the truth.
 import asyncio
 import logging
 import random
+import re
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from service.channel import Channel, Channels
+from service.channel import Channel
+from service.channels import Channels
 from service.deafness import Deafness
-from service.deployment import Deployment
+from service.deployment import MAX_INTEGER, ChannelName, Deployment
 from service.metrics import Metrics, RelayState
 from service.store import Store, StoreUnavailableError
 from service.subscription import Confirmation, Message, Subscription, subscribe
@@ -23,8 +25,13 @@ RECONCILE_INTERVAL: Final = (3.0, 5.0)
 FIRST_RETRY_INTERVAL: Final = (0.0, 0.2)
 RETRY_INTERVAL: Final = (0.5, 1.5)
 """Seconds between two attempts while Redis is away."""
-READ_BATCH: Final = 500
-"""Channels that one round trip reads."""
+SURVEY_INTERVAL: Final = 1.0
+"""Seconds between two passes over Redis, whatever is asked."""
+READ_BATCH: Final = 50
+"""Channels whose histories one round trip reads: then the event loop gets its turn."""
+ID_BATCH: Final = 200
+"""The same where only the newest records are read."""
+_ID: Final = re.compile(rb'"deployedAt":([0-9]{1,16})')
 
 logger = logging.getLogger("vectr0.relay")
 
@@ -44,7 +51,13 @@ class Relay:
         self._deafness = Deafness(time.monotonic)
         self._deaf = False
         self._reconcile_now = asyncio.Event()
-        self._surveyed: list[asyncio.Future[None]] = []
+        self._reconciled_at = float("-inf")
+        """When the last reconcile began, by the loop's clock."""
+        self._askers: list[asyncio.Future[None]] = []
+        """Those who wait for the index."""
+        self._surveyors: list[asyncio.Future[None]] = []
+        """Those who wait until all channels are in memory."""
+        self._due: asyncio.TimerHandle | None = None
         self.state: RelayState = "connecting"
         self.since = time.time()
         self.last_error: StoreUnavailableError | None = None
@@ -54,10 +67,20 @@ class Relay:
         return [self._listen_forever(), self._reconcile_forever(), self._read_forever()]
 
     async def survey(self) -> None:
-        """Wait until every channel that Redis knows is in memory. Raises StoreUnavailableError."""
-        future = asyncio.get_running_loop().create_future()
-        self._surveyed.append(future)
-        self._reconcile_now.set()
+        """Wait until every channel with deployments is in memory, where it is watched. Raises StoreUnavailableError."""
+        await self._wait_for_pass(self._surveyors)
+
+    async def take_index(self) -> None:
+        """Wait until the index is as Redis is from now on. Raises StoreUnavailableError."""
+        await self._wait_for_pass(self._askers)
+
+    async def _wait_for_pass(self, waiting: list[asyncio.Future[None]]) -> None:
+        """Wait for a pass over Redis that begins from now on: one for all, and no more than one in SURVEY_INTERVAL."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        waiting.append(future)
+        if self._due is None:
+            self._due = loop.call_at(self._reconciled_at + SURVEY_INTERVAL, self._reconcile_now.set)
         await future
 
     async def _listen_forever(self) -> None:
@@ -95,9 +118,10 @@ class Relay:
     def _hear(self, message: Message) -> None:
         if message.deployment is not None:
             self._deafness.bring(message.channel, message.deployment)
+            self._channels.index.note(message.channel, message.deployment.id)
         channel = self._channels.get(message.channel)
         if channel is None:
-            if not self._channels.watchers:
+            if not self._channels.is_watched:
                 return
             channel = self._channels.open(message.channel)
         # A new subscription may be one to another primary, which gave the id that this follows on to another record.
@@ -106,13 +130,12 @@ class Relay:
 
     async def _reconcile_forever(self) -> None:
         while True:
-            self._reconcile_now.clear()
-            surveyors, self._surveyed = self._surveyed, []
+            askers, surveyors = self._begin_pass()
             try:
-                await self._reconcile()
+                await self._reconcile(askers, is_asked=bool(askers or surveyors))
             except StoreUnavailableError as error:
                 self._failed(error)
-                _settle(surveyors, error)
+                _settle([*askers, *surveyors], error)
                 interval = RETRY_INTERVAL
             else:
                 if self._subscribed is not None:
@@ -121,30 +144,73 @@ class Relay:
                 interval = RECONCILE_INTERVAL
             await _wait(self._reconcile_now, random.uniform(*interval))  # noqa: S311  # jitter
 
-    async def _reconcile(self) -> None:
-        """Compare the newest ids of all channels in use in one round trip; read those that differ."""
+    def _begin_pass(self) -> tuple[list[asyncio.Future[None]], list[asyncio.Future[None]]]:
+        """Return those who wait for the pass that begins now."""
+        waiting = [*self._askers], [*self._surveyors]
+        self._askers.clear()
+        self._surveyors.clear()
+        self._reconcile_now.clear()
+        self._reconciled_at = asyncio.get_running_loop().time()
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        return waiting
+
+    async def _reconcile(self, askers: Sequence[asyncio.Future[None]] = (), *, is_asked: bool = False) -> None:
+        """Compare the newest ids of all channels in use, and read those that differ.
+
+        Where it is watched or asked for, all that Redis knows are in use, and their ids make the index.
+        """
         self._channels.let_go()
         self._metrics.channels.set(len(self._channels))
-        unloaded = []
-        if self._channels.watchers:
-            for name in await self._store.names():
-                channel = self._channels.open(name)
-                if not channel.loaded:
-                    unloaded.append(channel)
-        await self._read_batches(unloaded)
-        self._channels.surveyed = bool(self._channels.watchers)
-        loaded = [channel for channel in self._channels if channel.loaded]
-        confirmations = self._confirmations
-        newest = await self._store.newest([channel.name for channel in loaded])
-        behind = [channel for channel, record in zip(loaded, newest, strict=True) if record != channel.newest_record]
-        for channel in behind:
-            self._channels.read_soon(channel)
+        is_watched = self._channels.is_watched
+        names = {channel.name for channel in self._channels if channel.loaded}
+        is_whole = is_watched or is_asked
+        if is_whole:
+            self._channels.index.begin()
+            names.update(await self._store.names())
+        found = await self._compare(sorted(names))
+        if is_whole:
+            self._channels.index.finish(found)
+            _settle(askers, None)
+        if is_watched:
+            await self._load(found)
+        self._channels.surveyed = is_watched
+
+    async def _compare(self, names: list[ChannelName]) -> dict[ChannelName, int]:
+        """Return the newest ids of those that have any. What memory has otherwise is read soon."""
+        ids: dict[ChannelName, int] = {}
+        found: dict[ChannelName, Deployment | None] = {}
+        confirmations, healed = self._confirmations, 0
+        for start in range(0, max(1, len(names)), ID_BATCH):  # once at least: that says whether Redis is there
+            batch = names[start : start + ID_BATCH]
+            for name, record in zip(batch, await self._store.newest(batch), strict=True):
+                channel = self._channels.get(name)
+                if record is not None:
+                    ids[name] = _id(record)
+                if channel is not None and channel.loaded:
+                    found[name] = _found(channel, record)
+                    healed += self._heal(channel, record)
         if self._subscribed and confirmations == self._confirmations:
             self._compared = True
-            found = {channel.name: _found(channel, record) for channel, record in zip(loaded, newest, strict=True)}
             self._deaf = self._deafness.find(found) or self._deaf
-        self._metrics.reconciles.labels("healed" if behind else "level").inc()
-        self._metrics.healed.inc(len(behind))
+        self._metrics.reconciles.labels("healed" if healed else "level").inc()
+        self._metrics.healed.inc(healed)
+        return ids
+
+    def _heal(self, channel: Channel, record: bytes | None) -> bool:
+        """Read a channel soon where memory has another newest record. Returns whether that is so."""
+        if record == channel.newest_record:
+            return False
+        self._channels.read_soon(channel)
+        return True
+
+    async def _load(self, found: Iterable[ChannelName]) -> None:
+        """Read into memory what isn't there. A name that has no deployment stays out."""
+        channels = [self._channels.open(name) for name in found]
+        unloaded = [channel for channel in channels if not channel.loaded]
+        for start in range(0, len(unloaded), READ_BATCH):
+            await self._read(unloaded[start : start + READ_BATCH])
 
     async def _read_forever(self) -> None:
         while True:
@@ -156,10 +222,6 @@ class Relay:
                 self._reconcile_now.set()
                 await asyncio.sleep(random.uniform(*RETRY_INTERVAL))  # noqa: S311  # jitter
 
-    async def _read_batches(self, channels: list[Channel]) -> None:
-        for start in range(0, len(channels), READ_BATCH):
-            await self._read(channels[start : start + READ_BATCH])
-
     async def _read(self, batch: list[Channel]) -> None:
         """Read the history of channels in one round trip.
 
@@ -170,7 +232,8 @@ class Relay:
         for channel in batch:
             channel.readers = []
             channel.reads += 1
-        numbers = [channel.reads for channel in batch]
+            channel.pins += 1  # or it would be let go meanwhile, and another read in its place
+        numbers, now = [channel.reads for channel in batch], asyncio.get_running_loop().time()
         try:
             histories = await self._store.histories([channel.name for channel in batch])
         except StoreUnavailableError as error:
@@ -178,17 +241,22 @@ class Relay:
                 _settle(readers, error)
                 self._channels.read_soon(channel)
             raise
+        finally:
+            for channel in batch:
+                channel.pins -= 1
         for (channel, changes, readers), history, number in zip(sent, histories, numbers, strict=True):
             if channel.changes != changes:
                 channel.readers += readers
                 self._channels.read_soon(channel)
             else:
                 channel.replace(history, number)
+                channel.known_at = now
                 _settle(readers, None)
 
     def _failed(self, error: StoreUnavailableError) -> None:
         self.last_error = error
         self._channels.surveyed = False
+        self._channels.index.expire()
         self._enter("down")
 
     def _enter(self, state: RelayState) -> None:
@@ -206,6 +274,12 @@ class Relay:
                 logger.warning("Redis is away, serving from memory: %s", self.last_error)
 
 
+def _id(record: bytes) -> int:
+    """Find the id in a record that isn't checked yet; for what has none the greatest, so that it is looked at."""
+    match = _ID.search(record)
+    return int(match[1]) if match else MAX_INTEGER
+
+
 def _found(channel: Channel, record: bytes | None) -> Deployment | None:
     """Take what a reconcile found for a deployment; None for what is none."""
     if record is None:
@@ -217,7 +291,7 @@ def _found(channel: Channel, record: bytes | None) -> Deployment | None:
     return None
 
 
-def _settle(futures: list[asyncio.Future[None]], error: Exception | None) -> None:
+def _settle(futures: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
     for future in futures:
         if future.done():  # who waited for it is gone
             continue

@@ -62,6 +62,7 @@ class Settings:
     """What trusted publishers' identities are made for; empty where nobody is trusted."""
     origins: tuple[str, ...]
     max_streams: int
+    max_boards: int
     keep_alive: int
     """Seconds that a connection without a request is kept."""
     listen: Listen
@@ -167,6 +168,8 @@ SETTINGS: Final = {
                 "Which web pages may listen and read.", parse_origins),
         Setting("VECTR0_MAX_STREAMS", "from the descriptor limit", f"an integer from 1 to {MAX_STREAMS}",
                 "Open streams a process; one more is told to come back later.", _integer(1, MAX_STREAMS)),
+        Setting("VECTR0_MAX_BOARDS", "100", "an integer from 1 to 1000000",
+                "Open boards a process; one more is told to come back later.", _integer(1, 1_000_000)),
         Setting("VECTR0_KEEP_ALIVE", str(KEEP_ALIVE), "an integer from 1 to 86400",
                 "Seconds for which a connection without a request is kept; longer than proxies keep theirs.",
                 _integer(1, 86_400)),
@@ -232,6 +235,7 @@ def read(environ: Mapping[str, str], descriptor_limit: int) -> tuple[Settings, l
             audience=audience,
             origins=cast("tuple[str, ...]", values.get("VECTR0_ORIGINS", ("*",))),
             max_streams=max_streams,
+            max_boards=cast("int", values.get("VECTR0_MAX_BOARDS", 100)),
             keep_alive=cast("int", values.get("VECTR0_KEEP_ALIVE", KEEP_ALIVE)),
             listen=listen,
             workers=workers,

@@ -5,11 +5,14 @@ import gc
 import random
 import socket
 import time
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from service.build import Build
 from service.bulletin import Bulletin
-from service.channel import Channel, Channels
+from service.channel import Channel
+from service.channels import Channels
 from service.frame import LAST_CHUNK, DeploymentFrame, Frame, ping, retry
 from service.metrics import CloseReason, Metrics
 from service.stall import Stall
@@ -26,6 +29,11 @@ FREEZE_AFTER: Final = 500
 RETRY_MS: Final = (1_000, 5_000)
 """Milliseconds until a browser connects again: random, so that a thousand cut off together don't come together."""
 RETRY_OVER_LIMIT_MS: Final = (15_000, 60_000)
+
+PIECE: Final = 50
+"""Frames that a board is written at once; a socket that takes no more holds up no more than that."""
+PIECES: Final = 4
+"""Pieces after which the event loop gets its turn."""
 
 
 def random_retry(between: tuple[int, int]) -> Frame:
@@ -95,12 +103,12 @@ class OpenStream(asyncio.Protocol):
             self._stall.give_up()
         elif self.flowing:
             self._leave("shutdown")
-            self._say_farewell()
+            self._close(random_retry(RETRY_MS))
 
-    def _say_farewell(self) -> None:
-        self._transport.write(self.encode(random_retry(RETRY_MS)) + LAST_CHUNK * self._chunked)
+    def _close(self, *last: Frame) -> None:
+        self._transport.write(self.encode(*last) + LAST_CHUNK * self._chunked)
         self._transport.close()
-        if self._stall is not None:  # it was the farewell that found the socket full
+        if self._stall is not None:  # it was this that found the socket full
             self._stall.end()
             self._stall = Stall(self._transport, stopping=True)
 
@@ -171,73 +179,81 @@ class Stream(OpenStream):
             self._tally = None
 
 
-class View:
-    """A board's subscription of one channel."""
-
-    __slots__ = ("board", "channel", "sent")
-
-    def __init__(self, board: "Board", channel: Channel) -> None:
-        self.board = board
-        self.channel = channel
-        self.sent = 0
-
-    @property
-    def flowing(self) -> bool:
-        """A board's views share its socket."""
-        return self.board.flowing
-
-    def send(self, frame: DeploymentFrame) -> None:
-        """Write a deployment, without an id: there is no order over all channels to resume in."""
-        self.board.write(frame.unnumbered)
-
-
 class Board(OpenStream):
     """A stream of all channels' deployments."""
 
-    __slots__ = ("_bulletin", "_channels", "_read", "_views")
+    __slots__ = ("_bulletin", "_channels", "_news_read", "_read", "_start", "over_limit")
 
-    def __init__(self, streams: "Streams", channels: Channels, bulletin: Bulletin, *, chunked: bool) -> None:
+    def __init__(
+        self, streams: "Streams", channels: Channels, bulletin: Bulletin, *, chunked: bool, over_limit: bool = False
+    ) -> None:
         super().__init__(streams, chunked=chunked)
         self._channels = channels
         self._bulletin = bulletin
-        self._read = 0
-        """The number of the last note that was written to it."""
-        self._views: dict[Channel, View] = {}
-
-    def watch(self, channel: Channel) -> None:
-        """Take a channel: from its newest on where it is loaded, else from its first read."""
-        view = self._views[channel] = View(self, channel)
-        if channel.loaded:
-            channel.join(view)
-        else:
-            channel.wait(view, None)
+        self.over_limit = over_limit
+        """True for one too many: it ends when it has been sent what it starts with."""
+        self._start: Iterator[DeploymentFrame] | None = None
+        """What it starts with and hasn't been sent yet; None when all has been."""
+        self._read = self._news_read = 0
+        """The numbers of the last note and the last deployment that were written to it."""
 
     def first(self) -> list[Frame]:
-        """Give each channel's newest deployment, in their order; what comes later comes as an event."""
-        newest = []
-        for channel, view in self._views.items():
-            view.sent = channel.newest or 0
-            newest += channel.frames[-1:]
+        """Return the first of the channels' newest deployments, in their order; the rest is sent as it is taken."""
+        newest = [channel.frames[-1] for channel in self._channels if channel.frames]
         newest.sort(key=lambda frame: frame.deployment.id)
-        return [frame.unnumbered for frame in newest]
+        self._start, self._news_read = iter(newest), self._channels.news.number
+        return [frame.unnumbered for frame in islice(self._start, PIECE)]
 
-    def unwatch(self, channel: Channel) -> None:
-        """Let go of a channel."""
-        view = self._views.pop(channel, None)
-        if view is not None:
-            channel.leave(view)
+    def begin(self, transport: asyncio.Transport, connections: set[asyncio.BaseProtocol]) -> None:
+        """Take over the connection, and go on with what it starts with."""
+        super().begin(transport, connections)
+        self.catch_up()
+
+    def read_news(self) -> int:
+        """Write the deployments that are new to it, as far as the socket takes them. Returns how many that were."""
+        return self._write_pieces(self._next_piece)
 
     def read_bulletin(self) -> None:
-        """Write the notes that are new, as far as the socket takes them."""
-        for note in self._bulletin.after(self._read):
-            if self.flowing:
-                self.write(note.frame)
-                self._read = note.number
+        """Write the notes that are new, after what it starts with, as far as the socket takes them."""
+        self._write_pieces(self._next_notes)
+
+    def _write_pieces(self, next_piece: Callable[[], list[Frame]]) -> int:
+        """Write piece after piece; after some of them go on in the next turn, so that the loop isn't stopped."""
+        written = 0
+        for _ in range(PIECES):
+            piece = next_piece() if self.flowing else []
+            if not piece:
+                return written
+            self._transport.write(self.encode(*piece))
+            written += len(piece)
+        asyncio.get_running_loop().call_soon(self.catch_up)
+        return written
+
+    def _next_piece(self) -> list[Frame]:
+        if self._start is not None:
+            if piece := [frame.unnumbered for frame in islice(self._start, PIECE)]:
+                return piece
+            self._start = None
+        if self.over_limit:
+            self._leave("over-limit")
+            self._close()
+            return []
+        news = self._channels.news.after(self._news_read)[:PIECE]
+        if news:
+            self._news_read, _ = news[-1]
+        return [frame.unnumbered for _, frame in news]
+
+    def _next_notes(self) -> list[Frame]:
+        if self._start is not None:
+            return []
+        notes = self._bulletin.after(self._read)[:PIECE]
+        if notes:
+            self._read = notes[-1].number
+        return [note.frame for note in notes]
 
     def catch_up(self) -> None:
         """Write what was missed and is still kept."""
-        for channel, view in self._views.items():
-            channel.catch_up(view)
+        self._streams.wrote(self.read_news())
         self.read_bulletin()
 
     def _leave(self, reason: CloseReason) -> None:
@@ -278,6 +294,10 @@ class Streams:
             self.count -= 1
             self._metrics.closed.labels(reason).inc()
             self._metrics.streams.set(self.count)
+
+    def wrote(self, frames: int) -> None:
+        """Count frames that were written to streams."""
+        self._metrics.wrote(frames)
 
     async def run(self) -> None:
         """Ping every stream once in PING_INTERVAL, until cancelled."""

@@ -14,7 +14,8 @@ from service.adoption import Adoption
 from service.build import Build
 from service.bulletin import Bulletin
 from service.census import Census
-from service.channel import Channel, Channels
+from service.channel import Channel
+from service.channels import Channels
 from service.connections import Connections
 from service.deployment import ChannelName, Deployment
 from service.inquiry import FRESH, STALE_AFTER
@@ -46,9 +47,8 @@ class Watcher:
         self.number = 0
         self.heard: list[dict[str, Any]] = []
 
-    def watch(self, channel: Channel) -> None: ...
-
-    def unwatch(self, channel: Channel) -> None: ...
+    def read_news(self) -> int:
+        return 0
 
     def read_bulletin(self) -> None:
         for note in self.bulletin.after(self.number):

@@ -4,9 +4,12 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from service.channel import IDLE_LIFETIME, READ_INTERVAL, SLICE, Channel, Channels
+from service.channel import SLICE, Channel
+from service.channels import IDLE_LIFETIME, LINGER, READ_INTERVAL, Channels
 from service.deployment import KEPT, ChannelName, Deployment
 from service.frame import DeploymentFrame
+from service.news import SLICE as NEWS_SLICE
+from service.news import News
 
 pytestmark = pytest.mark.anyio
 
@@ -68,9 +71,14 @@ def chain(*numbers: int) -> list[Deployment]:
 
 
 def channel_with(*numbers: int, loop: Loop | None = None, counter: Counter | None = None) -> Channel:
-    channel = Channel(WEB, (loop or Loop()).later, counter or Counter())
+    channel = unread(loop, counter)
     channel.replace(chain(*numbers))
     return channel
+
+
+def unread(loop: Loop | None = None, counter: Counter | None = None) -> Channel:
+    later, observer = (loop or Loop()).later, counter or Counter()
+    return Channel(WEB, later, observer, News(later, observer))
 
 
 def joined(channel: Channel, takes: int = 1_000_000) -> Recorder:
@@ -161,7 +169,7 @@ def test_record_with_the_id_of_one_that_was_sent_is_sent(read, sent):
 
 def test_nothing_is_taken_before_the_first_read():
     """A channel that hasn't been read takes no message, not even a first one."""
-    channel = Channel(WEB, Loop().later, Counter())
+    channel = unread()
 
     assert not channel.take(record(1, None))
 
@@ -228,7 +236,7 @@ def test_empty_read_empties_memory():
 @pytest.mark.parametrize(("last_event_id", "ids"), [(None, [3]), (1, [2, 3]), (3, []), (8, [3])])
 def test_start_of_waiting_stream_is_decided_by_the_first_read(last_event_id, ids):
     """A stream that waits for the first read then starts by its last event id."""
-    channel = Channel(WEB, Loop().later, Counter())
+    channel = unread()
     stream = Recorder()
     channel.wait(stream, last_event_id)
     channel.reads += 1
@@ -383,47 +391,138 @@ async def test_unread_channels_are_given_when_they_are_due():
 
 
 class BoardDouble:
-    """A watcher with a recorder in every channel."""
+    """A board that records the ids that it is told of."""
 
-    def __init__(self) -> None:
-        self.views: dict[Channel, Recorder] = {}
+    def __init__(self, registry: Channels) -> None:
+        self.news = registry.news
+        self.read = self.news.number
+        self.ids: list[int] = []
 
-    def watch(self, channel: Channel) -> None:
-        self.views[channel] = Recorder()
-        channel.wait(self.views[channel], None)
-
-    def unwatch(self, channel: Channel) -> None:
-        channel.leave(self.views.pop(channel))
+    def read_news(self) -> int:
+        news = self.news.after(self.read)
+        self.ids += [frame.deployment.id for _, frame in news]
+        self.read = news[-1][0] if news else self.read
+        return len(news)
 
     def read_bulletin(self) -> None: ...
 
 
-async def test_channel_that_is_being_read_for_a_board_stays():
-    """A board's new channel isn't let go between the message that named it and the read that fills it."""
-    registry, _ = channels()
-    registry.add_watcher(BoardDouble())
+def watched() -> tuple[Channels, Clock, Loop, BoardDouble]:
+    """A registry that a board watches."""
+    clock, loop = Clock(), Loop()
+    registry = Channels(loop.later, clock, Counter())
+    board = BoardDouble(registry)
+    registry.add_watcher(board)
+    return registry, clock, loop, board
+
+
+async def test_channel_that_is_being_read_stays():
+    """A channel isn't let go between the message that named it and the read that fills it."""
+    registry, _, loop, board = watched()
     channel = registry.open(WEB)
-    registry.read_soon(channel)
-    await registry.unread(10)
+    channel.pins += 1  # as the relay does while it reads
     registry.let_go()
+    assert registry.get(WEB) is channel
+    channel.replace(chain(1))
+    channel.pins -= 1
+    registry.let_go()
+    loop.run()
 
     assert registry.get(WEB) is channel
+    assert board.ids == [1]
 
 
-async def test_watcher_sees_every_channel():
-    """A board is shown the channels that are here, and each that comes; an empty one goes although it watches."""
-    registry, _ = channels()
-    here = registry.open(WEB)
-    board = BoardDouble()
-    registry.add_watcher(board)
-    other = registry.open(ChannelName("web/staging"))
-    here.replace(chain(1))
-    other.replace([])
+async def test_made_up_names_are_let_go_whoever_watches():
+    """Names that nobody recorded go although a board watches, and also those that Redis was too far away to read."""
+    registry, *_ = watched()
+    for number in range(100):
+        channel = registry.open(ChannelName(f"made/up-{number}"))
+        registry.read_soon(channel)
+        if number % 2:
+            channel.replace([])
     registry.let_go()
 
-    assert board.views[here].ids == [1]
-    assert list(board.views) == [here]
-    assert list(registry) == [here]
+    assert len(registry) == 0
 
+
+async def test_board_is_told_of_every_channel():
+    """A board is told of each channel's newest when it comes into memory, and of everything after that, each once."""
+    registry, _, loop, board = watched()
+    one, other = registry.open(WEB), registry.open(ChannelName("web/staging"))
+    one.replace(chain(1, 2))
+    other.replace([])
+    loop.run()
+    assert board.ids == [2]
+    other.take(record(3, None))
+    one.take(record(4, 2))
+    one.replace(chain(1, 2, 4, 6, 7))
+    loop.run()
+    assert board.ids == [2, 3, 4, 6, 7]
+    one.replace(chain(1, 2, 4, 6, 7))
+    one.replace([])
+    loop.run()
+    assert board.ids == [2, 3, 4, 6, 7]
     registry.remove_watcher(board)
-    assert not here.subscribers
+    one.replace(chain(9))
+    loop.run()
+
+    assert board.ids == [2, 3, 4, 6, 7]
+
+
+@pytest.mark.parametrize("newest", [record(5, None), Deployment(b'{"deployedAt":7,"previous":5,"x":1}', 7, 5)])
+async def test_board_is_told_where_redis_went_back(newest):
+    """Where memory becomes older, or the same id means another record, a board gets the newest once."""
+    registry, _, loop, board = watched()
+    channel = registry.open(WEB)
+    channel.replace(chain(5, 7))
+    loop.run()
+    channel.replace([newest])
+    loop.run()
+
+    assert board.ids == [7, newest.id]
+
+
+async def test_what_is_not_kept_any_more_is_no_news():
+    """A board whose socket took nothing meanwhile is told of the ten that are kept."""
+    registry, _, loop, board = watched()
+    channel = registry.open(WEB)
+    channel.replace([])
+    for number in range(1, 31):
+        channel.take(record(number, number - 1 or None))
+    loop.run()
+
+    assert board.ids == list(range(31 - KEPT, 31))
+    assert len(registry.news.after(0)) == KEPT
+
+
+async def test_all_boards_are_told():
+    """With more boards than are told in one turn, each hears of everything, also of what comes in between."""
+    registry, _, loop, board = watched()
+    boards = [board, *(BoardDouble(registry) for _ in range(3 * NEWS_SLICE))]
+    for other in boards[1:]:
+        registry.add_watcher(other)
+    channel = registry.open(WEB)
+    channel.replace(chain(1))
+    loop.calls.popleft()()
+    channel.take(record(2, 1))
+    loop.run()
+
+    assert all(one.ids == [1, 2] for one in boards)
+
+
+async def test_channels_stay_when_the_last_board_leaves():
+    """For a while after the last board all channels are kept up: a page that is loaded again costs nothing."""
+    registry, clock, _, board = watched()
+    registry.open(WEB).replace(chain(1))
+    registry.remove_watcher(board)
+    watched_for = []
+    for seconds in (LINGER - 1, 2):
+        clock.now += seconds
+        registry.let_go()
+        watched_for.append(registry.is_watched)
+
+    assert watched_for == [True, False]
+    assert len(registry) == 1
+    clock.now += IDLE_LIFETIME
+    registry.let_go()
+    assert len(registry) == 0

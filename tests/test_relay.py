@@ -11,7 +11,8 @@ import orjson
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
-from service.channel import Channel, Channels
+from service.channel import Channel
+from service.channels import Channels
 from service.deafness import DEAF_AFTER
 from service.deployment import KEPT, ChannelName, Deployment
 from service.frame import DeploymentFrame

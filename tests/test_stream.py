@@ -9,10 +9,12 @@ from service import stall
 from service.adoption import Adoption
 from service.build import Build
 from service.bulletin import Bulletin
-from service.channel import Channel, Channels
+from service.channel import Channel
+from service.channels import Channels
 from service.deployment import ChannelName, Deployment
 from service.frame import adoption_frame
 from service.metrics import Metrics
+from service.news import News
 from service.stream import Board, Stream, Streams
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +56,7 @@ async def test_farewell_that_finds_the_socket_full_is_not_waited_for(monkeypatch
     """A stream whose socket is filled by the farewell itself is aborted by the short deadline of a shutdown."""
     monkeypatch.setattr(stall, "DRAIN_DEADLINE", 0.01)
     metrics = Metrics()
-    channel = Channel(ChannelName("web/production"), asyncio.get_running_loop().call_soon, metrics)
+    channel = _channel(metrics)
     stream = Stream(Streams(10, metrics), channel, chunked=True)
     transport: Any = FullTransport()
     transport.protocol = stream
@@ -70,7 +72,7 @@ async def test_farewell_that_finds_the_socket_full_is_not_waited_for(monkeypatch
 async def test_a_stream_is_counted_until_it_ends(ends):
     """However it ends, it is counted no more, and once: a shutdown leaves first, and then the connection is lost."""
     metrics = Metrics()
-    channel = Channel(ChannelName("web/production"), asyncio.get_running_loop().call_soon, metrics)
+    channel = _channel(metrics)
     other = channel.tallies.enter(Build("3f2c1ab", 128))
     stream = Stream(Streams(10, metrics), channel, chunked=True)
     transport: Any = FullTransport()
@@ -124,7 +126,7 @@ async def test_a_board_reads_on_when_its_socket_takes_more():
 async def test_a_stream_that_waits_catches_up_with_nothing():
     """A stream that waits for a read, and whose socket takes more meanwhile, gets what the read decides, each once."""
     metrics = Metrics()
-    channel = Channel(ChannelName("web/production"), asyncio.get_running_loop().call_soon, metrics)
+    channel = _channel(metrics)
     channel.replace([_record(1, None), _record(2, 1)])
     stream = Stream(Streams(10, metrics), channel, chunked=False)
     transport: Any = FullTransport()
@@ -145,3 +147,8 @@ async def test_a_stream_that_waits_catches_up_with_nothing():
 
 def _record(number: int, previous: int | None) -> Deployment:
     return Deployment(orjson.dumps({"deployedAt": number, "previous": previous}), number, previous)
+
+
+def _channel(metrics: Metrics) -> Channel:
+    later = asyncio.get_running_loop().call_soon
+    return Channel(ChannelName("web/production"), later, metrics, News(later, metrics))

@@ -1,0 +1,136 @@
+"""The channels: which are in the memory of this process, which are to be read, and which may go."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Final, Protocol
+
+from service.channel import Channel, Observer, Subscriber
+from service.deployment import ChannelName
+from service.frame import Later
+from service.index import Index
+from service.news import News, Reader
+
+IDLE_LIFETIME: Final = 300.0
+"""Seconds for which a channel that nobody needs stays in memory."""
+LINGER: Final = 60.0
+"""Seconds for which all channels are kept up after the last board has left: the next one finds them there."""
+
+READ_INTERVAL: Final = 1.0
+"""Seconds between two reads that ids ahead of memory ask for: whoever makes ids up must not reach Redis with them."""
+
+
+class Watcher(Reader, Protocol):
+    """A board: it is told of every channel."""
+
+    def read_bulletin(self) -> None:
+        """Take what is new of the channels' adoption."""
+
+
+class Channels:
+    """The channels in the memory of this process, and which of them are to be read."""
+
+    def __init__(self, later: Later, clock: Callable[[], float], observer: Observer) -> None:
+        self._channels: dict[ChannelName, Channel] = {}
+        self._later = later
+        self._clock = clock
+        self._observer = observer
+        self.watchers: set[Watcher] = set()
+        """Boards: those that are told of every channel."""
+        self.surveyed = False
+        """True while every channel with deployments that Redis knows is here; kept so as long as it is watched."""
+        self.index = Index(clock)
+        self.news = News(later, observer)
+        self._watched_until = float("-inf")
+        self._unread: dict[Channel, float] = {}
+        self._unread_changed = asyncio.Event()
+
+    def add_watcher(self, watcher: Watcher) -> None:
+        """Tell a board of everything from now on."""
+        self.watchers.add(watcher)
+        self.news.add(watcher)
+
+    def remove_watcher(self, watcher: Watcher) -> None:
+        """Forget a board."""
+        if watcher not in self.watchers:
+            return
+        self.watchers.discard(watcher)
+        self.news.remove(watcher)
+        self._watched_until = self._clock() + LINGER
+
+    @property
+    def is_watched(self) -> bool:
+        """Tell whether there are boards, or were a moment ago."""
+        return bool(self.watchers) or self._clock() < self._watched_until
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(tuple(self._channels.values()))
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def get(self, name: ChannelName) -> Channel | None:
+        """Give a channel that is in memory."""
+        return self._channels.get(name)
+
+    def open(self, name: ChannelName) -> Channel:
+        """Give a channel, new and unread where it isn't in memory."""
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = Channel(name, self._later, self._observer, self.news)
+        channel.needed_at = self._clock()
+        return channel
+
+    def read_soon(self, channel: Channel, *, throttled: bool = False) -> None:
+        """Have the relay read a channel: at once, or when the last read is READ_INTERVAL ago."""
+        due = channel.read_at + READ_INTERVAL if throttled else self._clock()
+        self._unread[channel] = min(due, self._unread.get(channel, due))
+        self._unread_changed.set()
+
+    def wait(self, channel: Channel, subscriber: Subscriber, last_event_id: int | None) -> None:
+        """Let a read that is sent from now on decide where a subscriber starts."""
+        channel.wait(subscriber, last_event_id)
+        self.read_soon(channel, throttled=channel.loaded)
+
+    async def read(self, channel: Channel, *, throttled: bool = False) -> None:
+        """Wait for a read that is sent from now on; one serves all who wait.
+
+        Raises what the relay could not read it for.
+        """
+        future = asyncio.get_running_loop().create_future()
+        channel.readers.append(future)
+        channel.pins += 1
+        self.read_soon(channel, throttled=throttled)
+        try:
+            await future
+        finally:
+            channel.pins -= 1
+
+    async def unread(self, limit: int) -> list[Channel]:
+        """Wait for channels to be read, and give those that are due, no longer as unread."""
+        while True:
+            self._unread_changed.clear()
+            now = self._clock()
+            due = [channel for channel, at in self._unread.items() if at <= now][:limit]
+            for channel in due:
+                del self._unread[channel]
+                channel.read_at = now
+            if due:
+                return due
+            next_due = min(self._unread.values(), default=None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if next_due is None else next_due - now):
+                    await self._unread_changed.wait()
+
+    def let_go(self) -> None:
+        """Drop the channels that nobody needs: empty ones at once, others after IDLE_LIFETIME.
+
+        Names that were made up go also while Redis is away, and whoever watches: what has deployments is in the index.
+        """
+        now, is_watched = self._clock(), self.is_watched
+        for name, channel in tuple(self._channels.items()):
+            if channel.pins or channel.subscribers or channel.waiting:
+                channel.needed_at = now
+            elif not channel.frames or (not is_watched and channel.needed_at + IDLE_LIFETIME < now):
+                del self._channels[name]
+                self._unread.pop(channel, None)
