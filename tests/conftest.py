@@ -1,9 +1,11 @@
 """Fixtures that start real parts and end them."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -11,13 +13,25 @@ from tests.parts import PINNED, Nginx, RedisServer, Replica
 
 
 @pytest.fixture(scope="session", autouse=True)
-def pinned_in_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Put the pinned programs before the system's, for the tests and for what their programs start."""
-    folder = tmp_path_factory.mktemp("pinned")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the tests, and all that they start, an environment of their own.
+
+    Of the machine's it has only where programs and temporary files lie: proxies, locales, colors, certificates and the
+    variables of a CI system or of a git hook would change what is tested. The home is empty, and can be written to.
+    Ctrl-C works, which what a script starts in its background inherits as ignored.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder = tmp_path_factory.mktemp("environment")
     for name, path in PINNED.items():
         (folder / name).symlink_to(path)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(folder), prepend=os.pathsep)
+    kept = {name: os.environ[name] for name in ("CI", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
+    own = {
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path_factory.mktemp("home")),
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+    with mock.patch.dict(os.environ, kept | own, clear=True):
         yield
 
 
