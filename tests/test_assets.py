@@ -188,12 +188,12 @@ def test_404(service, assets, path):
 
 @pytest.mark.parametrize("path", ["/browser/vectr0.js", "/browser/{build}/vectr0.js", "/demo"])
 def test_405(service, assets, path):
-    """These are read, and nothing else."""
+    """These are read, and their options asked for, and nothing else."""
     answer = httpx.post(service.url + path.format(build=assets.build))
 
     assert answer.status_code == 405
     assert answer.headers["content-type"] == "application/problem+json"
-    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
 
 
 # Builds
