@@ -16,6 +16,8 @@ from service.store import DEADLINE, StoreUnavailableError
 
 SLICE: Final = 100
 """Channels after which it is looked whether that is enough, and the event loop gets its turn."""
+SCANNED: Final = 1000
+"""The same for names that don't match."""
 
 
 class Overview:
@@ -24,6 +26,8 @@ class Overview:
     def __init__(self, channels: Channels, relay: Relay) -> None:
         self._channels = channels
         self._relay = relay
+        self._computing = asyncio.Lock()
+        """One at a time: a hundred that go on in the same turn of the event loop would stop it together."""
 
     async def newest(
         self, limit: int, matches: Callable[[ChannelName], bool], git_tag: str | None
@@ -36,16 +40,18 @@ class Overview:
             async with asyncio.timeout(DEADLINE):
                 if not self._channels.index.is_fresh:
                     await self._relay.take_index()
-                return await self._newest(limit, filter(matches, self._channels.index.names), git_tag)
+                async with self._computing:
+                    return await self._newest(limit, matches, git_tag)
         except TimeoutError:
             raise StoreUnavailableError(f"no list within {DEADLINE} seconds", "timed out") from None
 
     async def _newest(
-        self, limit: int, names: Iterator[ChannelName], git_tag: str | None
+        self, limit: int, matches: Callable[[ChannelName], bool], git_tag: str | None
     ) -> list[tuple[Channel, Deployment]]:
         found: list[tuple[Channel, Deployment]] = []
-        while batch := list(islice(names, SLICE if git_tag is not None else min(limit, SLICE))):
-            if len(found) == limit and (self._channels.index.get(batch[0]) or 0) < found[-1][1].id:
+        size = SLICE if git_tag is not None else min(limit, SLICE)
+        for batch in _batches(self._channels.index.names, matches, size):
+            if batch and len(found) == limit and (self._channels.index.get(batch[0]) or 0) < found[-1][1].id:
                 break  # neither this channel nor one after it has anything newer
             for channel in await self._loaded(batch):
                 kept = (frame.deployment for frame in channel.frames)
@@ -70,6 +76,17 @@ class Overview:
         index = self._channels.index
         is_old = channel.known_at <= index.changed_at
         return not channel.loaded or (is_old and channel.is_behind(index.get(channel.name)))
+
+
+def _batches(
+    names: Sequence[ChannelName], matches: Callable[[ChannelName], bool], size: int
+) -> Iterator[list[ChannelName]]:
+    """Yield the names that match, so many at a time; an empty batch where a while was spent on others."""
+    for start in range(0, len(names), SCANNED):
+        matching = filter(matches, names[start : start + SCANNED])
+        while batch := list(islice(matching, size)):
+            yield batch
+        yield []
 
 
 def _has_tag(deployment: Deployment, git_tag: str) -> bool:

@@ -207,10 +207,12 @@ class Relay:
 
     async def _load(self, found: Iterable[ChannelName]) -> None:
         """Read into memory what isn't there. A name that has no deployment stays out."""
-        channels = [self._channels.open(name) for name in found]
-        unloaded = [channel for channel in channels if not channel.loaded]
-        for start in range(0, len(unloaded), READ_BATCH):
-            await self._read(unloaded[start : start + READ_BATCH])
+        names = [*found]
+        for start in range(0, len(names), READ_BATCH):
+            channels = [self._channels.open(name) for name in names[start : start + READ_BATCH]]
+            if unloaded := [channel for channel in channels if not channel.loaded]:
+                await self._read(unloaded)
+            await asyncio.sleep(0)
 
     async def _read_forever(self) -> None:
         while True:
