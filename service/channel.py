@@ -135,7 +135,7 @@ class Channel:
         before, frame = self.frames, DeploymentFrame(deployment)
         self.frames = [*before, frame][-KEPT:]
         self._changed()
-        self._news.post([frame], before[: len(before) + 1 - KEPT])
+        self._news.post([frame], before[: max(0, len(before) + 1 - KEPT)])
         self._let_in(0)
         self._spreading = deployment
         self._spread()

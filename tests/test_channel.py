@@ -482,17 +482,18 @@ async def test_board_is_told_where_redis_went_back(newest):
     assert board.ids == [7, newest.id]
 
 
-async def test_what_is_not_kept_any_more_is_no_news():
-    """A board whose socket took nothing meanwhile is told of the ten that are kept."""
+@pytest.mark.parametrize("count", [*range(1, KEPT + 3), 30])
+async def test_what_is_kept_is_news(count):
+    """A board whose socket took nothing meanwhile is told of all that are kept, however many came at once."""
     registry, _, loop, board = watched()
     channel = registry.open(WEB)
     channel.replace([])
-    for number in range(1, 31):
+    for number in range(1, count + 1):
         channel.take(record(number, number - 1 or None))
     loop.run()
 
-    assert board.ids == list(range(31 - KEPT, 31))
-    assert len(registry.news.after(0)) == KEPT
+    assert board.ids == list(range(1, count + 1))[-KEPT:]
+    assert len(registry.news.after(0)) == min(count, KEPT)
 
 
 async def test_all_boards_are_told():
