@@ -1,8 +1,10 @@
 """Requests as the commands send them: each ends in time, and takes no more than so much, whatever the server does."""
 
+import ssl
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from queue import Empty, Queue
 from threading import Thread
 from typing import Final, TypeVar
@@ -55,8 +57,14 @@ def ask(
 @contextmanager
 def connection(seconds: float) -> Iterator[httpx.Client]:
     """Open connections for one request, and close them, also below a thread that was left behind with them."""
-    with httpx.Client(timeout=seconds, headers={"Accept-Encoding": "gzip"}) as client:
+    with httpx.Client(timeout=seconds, headers={"Accept-Encoding": "gzip"}, verify=_trust()) as client:
         yield client
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Read the certificates, once: it takes longer than most requests."""
+    return httpx.create_ssl_context()
 
 
 def send(

@@ -24,18 +24,18 @@ def wait_until_served(url: str, build: Mapping[str, Any], *, seconds: float, tim
     Raises NotServedError where it doesn't within so many seconds.
     """
     name, seen, told = without_secrets(url), 0, ""
-    patience = Patience(attempt=timeout, retries=0, total=seconds)
+    patience, pause = Patience(attempt=timeout, retries=0, total=seconds), min(LOOK_EVERY, seconds / 10)
     while seen < IN_A_ROW:
         found, is_served = _look(url, build, patience.seconds)
         seen = seen + 1 if is_served else 0
-        if seen < IN_A_ROW and patience.left <= 0:
+        if seen < IN_A_ROW and patience.left <= pause:
             raise NotServedError(f"{name} serves {found} after {seconds:.0f} s, not {_shown(build)}")
         progress = f"{name} serves {found}" + (f" ({seen} of {IN_A_ROW})" if seen else f"; waiting for {_shown(build)}")
         if progress != told:
             note(progress)
             told = progress
         if seen < IN_A_ROW:
-            time.sleep(min(LOOK_EVERY, seconds / 10, max(0, patience.left)))
+            time.sleep(pause)
 
 
 def _look(url: str, build: Mapping[str, Any], seconds: float) -> tuple[str, bool]:

@@ -137,6 +137,25 @@ async def test_the_way_to_the_demo(service, context):
     await expect(card(page, "demo/demo")).to_contain_text("v1.0.1")
 
 
+@pytest.mark.parametrize("token", ["a%0Atouch%20x", "a%1B[201~", "%", "a'b", "a%22", "%E2%80%AE"])
+async def test_what_is_no_token(token, service, context):
+    """A link's token that is none stands in no command to copy, goes nowhere, and leaves the address."""
+    errors: list[str] = []
+    page = await context.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    await page.goto(f"{service.url}/#token={token}")
+    await expect(page.locator("pre").last).to_contain_text('"Authorization: Bearer $VECTR0_TOKEN"')
+    assert page.url == f"{service.url}/"
+    await page.get_by_role("link", name="Try it in a page").click()
+    await expect(page.get_by_label("Token")).to_have_value("")
+
+    await page.goto(f"{service.url}/demo#token={token}")
+    await is_live(page)
+    assert page.url == f"{service.url}/demo"
+    await expect(page.get_by_label("Token")).to_have_value("")
+    assert errors == []
+
+
 async def test_what_a_card_says(service, context):
     """A card has the version or tag, the commit, the build and the time, which goes on; a change is highlighted."""
     page = await opened(context, f"{service.url}/")
@@ -202,6 +221,80 @@ async def test_background(service, context):
     await page.evaluate(HIDE, "visible")
     await expect(page).to_have_title("VECTR0")
     await expect(card(page, "web/production").locator(".mark")).to_be_visible()
+
+
+LARGEST = 2**53 - 1
+LONGEST = "9" * 128
+HEBREW = "\u05e9\u05dc\u05d5\u05dd 2.0 \u05e2\u05d5\u05dc\u05dd"
+"""A version that is written from right to left, as a version may be."""
+
+
+@pytest.mark.parametrize(
+    "build_time", [0, 1, 86_400_000 * 10**8, LARGEST], ids=["none", "1970", "the last date", "none more"]
+)
+async def test_any_time_of_a_build(build_time, service, context):
+    """Whatever a record may hold as the time of its build, its channel's page and the board show all else."""
+    errors: list[str] = []
+    await record(service.url, "web", 1, buildTime=build_time, buildNumber=LARGEST)
+    page = await opened(context, f"{service.url}/")
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    await expect(card(page, "web/production")).to_contain_text(f"#{LARGEST}")
+    await card(page, "web/production").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("v1.0.0")
+    await expect(page.locator(".opened > .build")).to_contain_text(re.compile(r"deployed (just now|\d+ seconds? ago)$"))
+    await expect(page.locator(".timeline .step")).to_have_text(["First: v1.0.0"])
+    built = page.locator(".opened > .build")
+    if build_time == LARGEST:
+        await expect(built).to_contain_text(f"built {LARGEST} ms after 1970")
+    elif build_time:
+        await expect(built).to_contain_text("built ")
+    else:
+        await expect(built).not_to_contain_text("built")
+
+    assert errors == []
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_longest_words(width, scheme, service, context):
+    """The longest names and versions stay in their cards and on the page; what is written from the right ends there."""
+    long = "a" * 64
+    for app, fields in (
+        (long, {"environment": long, "version": LONGEST, "gitCommit": long, "buildNumber": LARGEST}),
+        ("web", {"gitTag": "W" * 128, "environment": long}),
+        ("api", {"version": HEBREW, "gitTag": None}),
+        ("short", {}),
+    ):
+        await record(service.url, app, 1, **fields)
+        await record(service.url, app, 2, **fields)
+    page = await context.new_page()
+    await page.set_viewport_size({"width": width, "height": 900})
+    await page.emulate_media(color_scheme=scheme)
+    await page.goto(f"{service.url}/")
+    await expect(page.locator(".card")).to_have_count(4)
+    outside = """[
+        ...[...document.querySelectorAll(".card :is(.environment, .what, .version, .build, .age, .tabs)")].filter(
+            (one) =>
+                getComputedStyle(one.closest(".where") ?? one).clipPath === "none" &&
+                one.getBoundingClientRect().right > one.closest(".card").getBoundingClientRect().right + 1,
+        ),
+        ...[...document.querySelectorAll(".timeline > li")].filter((one) => {
+            const [step, build] = [".step", ".build"].map((name) => one.querySelector(name).getBoundingClientRect());
+            return step.right > build.left + 1 && step.bottom > build.top + 1;
+        }),
+        ...[...document.querySelectorAll("main :is(h1, h2, p, li, strong, .where, .said)")].filter(
+            (one) => one.getBoundingClientRect().right > innerWidth + 1 && !one.closest(".grid, pre, .card, .unseen"),
+        ),
+    ].map((one) => one.outerHTML.slice(0, 200))"""
+    places = {"board": "#/", "channel": f"#/{long}/{long}", "right to left": "#/api/production", "search": "#?q=9"}
+    for name, place in places.items():
+        await page.goto(f"{service.url}/{place}")
+        await expect(page.locator("main h1")).to_be_visible()
+        await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        if os.environ.get("SHOTS"):
+            await page.screenshot(path=f"{os.environ['SHOTS']}/{name}-{width}-{scheme}.png", full_page=True)
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        assert await page.evaluate(outside) == [], name
 
 
 # Who runs what

@@ -168,6 +168,18 @@ async def test_code_to_copy(service, context):
     await expect(page.get_by_role("log")).to_contain_text("Deployment v1.0.1")
 
 
+async def test_after_the_largest(service, context):
+    """After a record of the largest numbers and the longest version the page still suggests what can be recorded."""
+    fields = deployment("web", version="9" * 128, buildNumber=2**53 - 1, buildTime=2**53 - 1)
+    assert post(service.url, fields).status_code == 201
+    page = await opened(context, address(service, f"?app=web&environment=production#token={TOKEN}"))
+    await runs(page, f"v{'9' * 128}")
+
+    await page.get_by_role("button", name="Record v1.0.0").click()
+    await expect(page.locator("#outcome")).to_contain_text("Recorded.")
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 async def test_accessibility(service, context, scheme, width):

@@ -636,7 +636,7 @@ def test_verify(service, tmp_path):
 
     with WebServer(served) as app:
         url = f"{app.url.replace('//', '//u:s3cret@')}/version.json?a=b"
-        done = vectr0("record", "--verify", url, "--verify-timeout", "5", env=hub(service.url), cwd=tmp_path)
+        done = vectr0("record", "--verify", url, "--verify-timeout", "15", env=hub(service.url), cwd=tmp_path)
 
     assert done.returncode == 0
     assert seen == [0] * 7
@@ -687,11 +687,14 @@ def test_never_served(answer, told, service, tmp_path):
     """What isn't served within the time isn't recorded, with 4, which says what is served."""
     stamped(tmp_path)
     with WebServer(in_turn(answer)) as app:
-        options = ("--verify", f"{app.url}/version.json", "--verify-timeout", "2")
+        options = ("--verify", f"{app.url}/version.json", "--verify-timeout", "3")
         done = in_process("record", *options, env=hub(service.url), cwd=tmp_path)
 
     assert done.returncode == 4
-    assert f"Error: {app.url}/version.json serves {told} after " in done.stderr
+    assert f"{app.url}/version.json serves {told}" in done.stderr
+    assert re.search(
+        r"^Error: .*/version.json serves .+ after 3 s, not 1.4.0 \(3f2c1ab, build 128\)$", done.stderr, re.MULTILINE
+    )
     assert history(service) == []
 
 

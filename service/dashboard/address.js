@@ -1,4 +1,4 @@
-/** What the page's address says: a channel, a search, or the whole board; and the token that it may have been given. */
+/** What the page's address says: a channel, a search, or the whole board. */
 
 const CHANNEL = /^#\/([A-Za-z0-9][A-Za-z0-9._-]{0,63}\/[A-Za-z0-9][A-Za-z0-9._-]{0,63})$/;
 
@@ -15,11 +15,6 @@ export function readAddress(hash) {
 /** Write the fragment of a search, or of the whole board. */
 export function searchAddress(query) {
     return query ? `#?${new URLSearchParams({ q: query })}` : "#/";
-}
-
-/** Give the token that a fragment holds, or null. */
-export function tokenIn(hash) {
-    return hash.startsWith("#token=") ? decode(hash.slice("#token=".length)) : null;
 }
 
 function decode(text) {

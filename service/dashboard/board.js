@@ -1,7 +1,8 @@
 /** The board: ties what the hub says to what is shown, and the page's address to which part of it. */
 
+import { takeToken } from "../browser/demo/token.js";
 import { Source } from "../browser/source.js";
-import { readAddress, searchAddress, tokenIn } from "./address.js";
+import { readAddress, searchAddress } from "./address.js";
 import { Announcer } from "./announce.js";
 import { element, write } from "./dom.js";
 import { Grid } from "./grid.js";
@@ -325,15 +326,6 @@ class Board {
             this.#field.value = "";
         }
     }
-}
-
-/** Take the token out of the address, where it could be seen, bookmarked or sent on. */
-function takeToken() {
-    const token = tokenIn(location.hash);
-    if (token !== null) {
-        history.replaceState(null, "", location.pathname + location.search);
-    }
-    return token;
 }
 
 new Board();

@@ -1,7 +1,7 @@
 /** A channel on the board: what is live there, since when, and how many open browsers run it. */
 
 import { arrange, element, write } from "./dom.js";
-import { ago, count, exactTime, percent, shortCommit, time, versionName } from "./words.js";
+import { ago, count, exactTime, machineTime, percent, shortCommit, time, versionName } from "./words.js";
 
 /** How long a change stays highlighted; as long as the animation in board.css. */
 const HIGHLIGHT = 4_000;
@@ -82,7 +82,7 @@ export class Card {
         this.#mark.hidden = !newest.rollback;
         write(this.#commit, shortCommit(newest.gitCommit));
         write(this.#build, newest.buildNumber ? `#${newest.buildNumber}` : "");
-        this.#age.dateTime = new Date(newest.deployedAt).toISOString();
+        this.#age.dateTime = machineTime(newest.deployedAt);
         this.#age.title = exactTime(newest.deployedAt);
     }
 

@@ -1,5 +1,6 @@
 /** Commands to copy, filled in with the hub's address, and with the token where the page was given one. */
 
+import { quoted, visible, word } from "../browser/demo/shell.js";
 import { element, write } from "./dom.js";
 
 const COPIED = 2_000;
@@ -9,10 +10,13 @@ export function commands(hub, token, app = "web", environment = "production", no
     const build = { version: "1.0.0", gitCommit: "3f2c1ab", buildNumber: 1, buildTime: now };
     const fields = { appName: app, ...build, environment };
     const secret = token ? quoted(`Authorization: Bearer ${token}`) : '"Authorization: Bearer $VECTR0_TOKEN"';
-    const lines = JSON.stringify(fields).replace(/,("buildNumber")/, ",\n   $1");
+    const lines = visible(fields).replace(/,("buildNumber")/, ",\n   $1");
+    const events = word(`${hub}events/${app}/${environment}`);
+    const deployments = word(`${hub}deployments`);
+    const body = quoted(`\n  ${lines}`);
     return {
-        watch: `curl -N ${hub}events/${app}/${environment}`,
-        record: `curl ${hub}deployments -H ${secret} --json '\n  ${lines}'`,
+        watch: `curl -N ${events}`,
+        record: `curl ${deployments} -H ${secret} --json ${body}`,
     };
 }
 
@@ -37,8 +41,4 @@ async function copy(code) {
         getSelection().selectAllChildren(code);
         return document.execCommand("copy");
     }
-}
-
-function quoted(text) {
-    return `'${text.replaceAll("'", "'\\''")}'`;
 }

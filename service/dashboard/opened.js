@@ -5,7 +5,7 @@ import { codeBlock, commands } from "./commands.js";
 import { Curve } from "./curve.js";
 import { element, write } from "./dom.js";
 import { Timeline } from "./timeline.js";
-import { ago, count, exactTime, percent, shortCommit, time, versionName } from "./words.js";
+import { ago, count, exactTime, machineTime, percent, shortCommit, time, versionName } from "./words.js";
 
 /** When the hub has counted a new deployment's first browsers. */
 const COUNTED = 3_000;
@@ -160,7 +160,7 @@ export class Opened {
     #show(newest) {
         const isAnother = this.#newest !== null;
         this.#newest = newest;
-        this.#age.dateTime = new Date(newest.deployedAt).toISOString();
+        this.#age.dateTime = machineTime(newest.deployedAt);
         this.#age.title = exactTime(newest.deployedAt);
         const number = newest.buildNumber ? [` · build #${newest.buildNumber}`] : [];
         const built = newest.buildTime ? [` · built ${exactTime(newest.buildTime)}`] : [];

@@ -2,7 +2,7 @@
 
 import { entry } from "./curve.js";
 import { arrange, element, write } from "./dom.js";
-import { ago, count, duration, exactTime, shortCommit, time, versionName } from "./words.js";
+import { ago, count, duration, exactTime, machineTime, shortCommit, time, versionName } from "./words.js";
 
 const SHARES = [50, 90, 99];
 
@@ -54,7 +54,7 @@ class Item {
     constructor(deployment) {
         this.#deployment = deployment;
         const { gitCommit, buildNumber, rollback, deployedAt } = deployment;
-        this.#when.dateTime = new Date(deployedAt).toISOString();
+        this.#when.dateTime = machineTime(deployedAt);
         this.#when.title = exactTime(deployedAt);
         this.element.append(
             element(

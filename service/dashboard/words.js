@@ -65,10 +65,25 @@ export function count(number, noun) {
 
 /** Say when that was, as a clock shows it; with the day where that isn't today's. */
 export function time(at, now) {
-    return new Date(at).toDateString() === new Date(now).toDateString() ? clock.format(at) : dated.format(at);
+    const isToday = new Date(at).toDateString() === new Date(now).toDateString();
+    return said(isToday ? clock : dated, at);
 }
 
 /** Say when that was to the second, for who asks. */
 export function exactTime(at) {
-    return exact.format(at);
+    return said(exact, at);
+}
+
+/** Give a time for a machine, as in `<time datetime>`. */
+export function machineTime(at) {
+    return isDate(at) ? new Date(at).toISOString() : "";
+}
+
+/** A record may hold any integer below 2^53, and dates end before that, in the year 275760 (ECMA-262, 21.4.1.1). */
+function isDate(at) {
+    return Number.isFinite(new Date(at).getTime());
+}
+
+function said(format, at) {
+    return isDate(at) ? format.format(at) : `${at} ms after 1970`;
 }

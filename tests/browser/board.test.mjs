@@ -1,13 +1,26 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { test } from "node:test";
-import { readAddress, searchAddress, tokenIn } from "../../service/dashboard/address.js";
+import { readAddress, searchAddress } from "../../service/dashboard/address.js";
 import { commands } from "../../service/dashboard/commands.js";
 import { points, rows } from "../../service/dashboard/curve.js";
 import { layOut } from "../../service/dashboard/layout.js";
 import { isWhole, Model } from "../../service/dashboard/model.js";
 import { search } from "../../service/dashboard/search.js";
+import { quoted, visible, word } from "../../service/browser/demo/shell.js";
 import { describe } from "../../service/dashboard/status.js";
-import { ago, count, duration, percent, shortCommit, time, versionName } from "../../service/dashboard/words.js";
+import { tokenIn } from "../../service/browser/demo/token.js";
+import {
+    ago,
+    count,
+    duration,
+    exactTime,
+    machineTime,
+    percent,
+    shortCommit,
+    time,
+    versionName,
+} from "../../service/dashboard/words.js";
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -325,10 +338,61 @@ test("address: a search is read as it was written", () => {
     assert.equal(searchAddress(""), "#/");
 });
 
-test("address: a token is had as it is", () => {
-    assert.equal(tokenIn("#token=a%2Bb"), "a+b");
-    assert.equal(tokenIn("#/web/production"), null);
+for (const [hash, token] of [
+    ["#token=a%2Bb", "a+b"],
+    ["#token=u4oLJ9BV-._~+/=&x=1", "u4oLJ9BV-._~+/="],
+    ["#/web/production", null],
+    ["#token=", null],
+    ["#token=a%0Arm%20-rf", null],
+    ["#token=a\nb", null],
+    ["#token=a%1B%5B201~", null],
+    ["#token=%", null],
+    ["#token=a%25", null],
+    ["#token=a%27", null],
+    ["#token=a%22$(id)", null],
+    ["#token=%E2%80%AEa", null],
+    [`#token=${"a".repeat(4097)}`, null],
+]) {
+    test(`token: of ${JSON.stringify(hash.slice(0, 40))} is taken ${token}`, () => assert.equal(tokenIn(hash), token));
+}
+
+const ODD = ["plain", "https://hub.example/a;b/$(id)/'x'/", "", "a b", '"', "\\", "`id`", "!!", "a\nb", "*", "~", "{a,b}", "ü"];
+
+for (const text of ODD) {
+    test(`shell: ${JSON.stringify(text)} stays what it is`, () => {
+        for (const written of [word(text), quoted(text)]) {
+            const said = execFileSync("bash", ["-c", `printf %s ${written}`], { encoding: "utf8" });
+
+            assert.equal(said, text);
+        }
+    });
+}
+
+test("shell: JSON holds nothing that a terminal acts on", () => {
+    const value = { version: "\x1b[201~\x9b\x7f\u202e\u2028\u200b\ud800 ü 🚀 '" };
+
+    assert.match(visible(value), /^[^\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]*$/u);
+    assert.deepEqual(JSON.parse(visible(value)), value);
 });
+
+test("commands: an odd address of the hub is one word", () => {
+    const { watch, record } = commands("https://hub.example/$(id)/", null, "web", "production", 0);
+
+    assert.equal(watch, "curl -N 'https://hub.example/$(id)/events/web/production'");
+    assert.ok(record.startsWith("curl 'https://hub.example/$(id)/deployments' -H "));
+});
+
+for (const at of [0, 1, 8.64e15, 8.64e15 + 1, 2 ** 53 - 1]) {
+    test(`words: ${at} ms are a time, or said to be none`, () => {
+        const isDate = at <= 8.64e15;
+
+        assert.equal(exactTime(at) === `${at} ms after 1970`, !isDate);
+        assert.equal(time(at, Date.now()) === `${at} ms after 1970`, !isDate);
+        assert.equal(time(Date.now(), at).length > 0, true);
+        assert.equal(machineTime(at), isDate ? new Date(at).toISOString() : "");
+        assert.ok(ago(Date.now() - at) && ago(at - Date.now()) && duration(at) && duration(-at));
+    });
+}
 
 test("commands: a token can't leave its quotation marks", () => {
     const { record } = commands("https://hub.example/", "it's", "web", "production", 0);

@@ -2,9 +2,13 @@
 
 import { isSame } from "../vectr0.js";
 import { memory } from "../memory.js";
+import { quoted, visible, word } from "./shell.js";
+import { takeToken } from "./token.js";
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const LONGEST_LOG = 50;
+const LONGEST_TEXT = 128;
+const FIRST_VERSION = "1.0.0";
 const HOUR = 3_600_000;
 const STATES = {
     connecting: ["Connecting", "Connecting to the service"],
@@ -31,8 +35,8 @@ let isBusy = false;
 /** What this page posted last, and when. */
 let posted = null;
 
-takeToken();
-addEventListener("hashchange", takeToken);
+keepToken();
+addEventListener("hashchange", keepToken);
 start();
 
 async function start() {
@@ -56,13 +60,12 @@ async function start() {
     document.body.append(notification());
 }
 
-/** Take the token out of the address, where it could be seen, bookmarked or sent on. */
-function takeToken() {
-    const [, token] = /^#token=([^&]*)/.exec(location.hash) ?? [];
-    if (token !== undefined) {
-        $("token").value = decodeURIComponent(token);
-        session.write("token", $("token").value);
-        history.replaceState(null, "", location.pathname + location.search);
+/** Keep the token that the address brings, also over a reload. */
+function keepToken() {
+    const token = takeToken();
+    if (token !== null) {
+        $("token").value = token;
+        session.write("token", token);
     }
 }
 
@@ -113,17 +116,22 @@ async function read(response) {
 
 function madeUp() {
     const buildTime = Date.now() - HOUR;
-    return { version: "1.0.0", gitTag: "v1.0.0", gitCommit: randomCommit(), buildNumber: 1, buildTime };
+    return { version: FIRST_VERSION, gitTag: `v${FIRST_VERSION}`, gitCommit: randomCommit(), buildNumber: 1, buildTime };
 }
 
 function showRunning() {
-    const when = running.deployedAt ? `deployed ${dates.format(running.deployedAt)}` : "made up";
+    const when = running.deployedAt ? `deployed ${date(running.deployedAt)}` : "made up";
     $("version").textContent = name(running);
     $("build").replaceChildren(`Build #${running.buildNumber} · `, element("code", running.gitCommit), ` · ${when}`);
     if (!running.deployedAt) {
         $("lead").prepend("Nothing has been recorded on this channel yet, so this first version is made up. ");
     }
     document.title = `${name(running)} · VECTR0`;
+}
+
+/** Say when that was. A record may hold any integer below 2^53, and dates end before that (ECMA-262, 21.4.1.1). */
+function date(at) {
+    return Number.isFinite(new Date(at).getTime()) ? dates.format(at) : `${at} ms after 1970`;
 }
 
 function fail(message) {
@@ -189,15 +197,21 @@ function suggest() {
     if (!isEdited) {
         // After a rollback the next one still comes after the highest.
         const last = kept.reduce((a, b) => (b.buildNumber > a.buildNumber ? b : a), kept[0] ?? running);
-        const version = last.version.replace(/\d+(?!.*\d)/, (digits) => String(Number(digits) + 1));
+        const version = nextVersion(last.version);
         const { elements } = form;
         elements.version.value = version;
-        elements.gitTag.value = `v${version}`;
+        elements.gitTag.value = version.length < LONGEST_TEXT ? `v${version}` : "";
         elements.gitCommit.value = randomCommit();
-        elements.buildNumber.value = String(last.buildNumber + 1);
+        elements.buildNumber.value = String(Math.min(last.buildNumber + 1, Number.MAX_SAFE_INTEGER));
         tick();
     }
     describe();
+}
+
+/** Count the last number of a version up, however long it is; where there is no room for another digit, start anew. */
+function nextVersion(version) {
+    const next = version.replace(/\d+(?!.*\d)/, (digits) => String(BigInt(digits) + 1n));
+    return [...next].length > LONGEST_TEXT ? FIRST_VERSION : next;
 }
 
 function tick() {
@@ -319,15 +333,17 @@ function describe() {
 function showCode() {
     const { appName, environment, version, gitTag, gitCommit, buildNumber } = written();
     const lines = [{ appName, environment, version }, { gitTag, gitCommit, buildNumber }].map((fields) =>
-        JSON.stringify(fields).slice(1, -1).replaceAll("'", "'\\''"),
+        visible(fields).slice(1, -1),
     );
     const tag = Object.entries(attributes()).map(([key, value]) => `${key}="${escape(value)}"`);
     $("snippet").textContent =
         `<script type="module" src="${hub}browser/element.js"></script>\n` +
         `<update-notification ${tag.slice(0, 2).join(" ")}\n    ${tag.slice(2).join(" ")}></update-notification>`;
+    const address = word(`${hub}deployments`);
     $("curl").textContent =
-        `curl ${hub}deployments \\\n  -H "Authorization: Bearer $VECTR0_TOKEN" --json '\n` +
-        `  {${lines.join(",\n   ")},"buildTime":'$(date +%s000)'}'`;
+        `curl ${address} \\\n  -H "Authorization: Bearer $VECTR0_TOKEN" --json ` +
+        quoted(`\n  {${lines.join(",\n   ")},"buildTime":`) +
+        "$(date +%s000)'}'";
 }
 
 for (const button of document.querySelectorAll(".copy")) {
