@@ -14,7 +14,8 @@ from typing import Any, Self
 import httpx
 import pytest
 
-from tests.parts import Listener, Proxy, RedisServer, Replica, deployment, eventually, free_port, post
+from tests.certificates import Authority
+from tests.parts import Listener, Proxy, RedisServer, Replica, deployment, eventually, free_port, post, url_of
 
 pytestmark = pytest.mark.anyio
 
@@ -25,10 +26,26 @@ HISTORY_READ = b"\r\n$3\r\n-10\r\n"
 Listen = Callable[..., Awaitable[Listener]]
 
 
+@pytest.fixture(params=["redis", "rediss"])
+def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Authority | None:
+    """Whose certificates the service meets Redis with: every fault comes over TCP, and over TLS."""
+    return Authority(tmp_path) if request.param == "rediss" else None
+
+
 @pytest.fixture
-def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+def redis_server(tmp_path: Path, authority: Authority | None) -> Iterator[RedisServer]:
+    """A redis-server that runs."""
+    server = RedisServer(tmp_path, authority).start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer, authority: Authority | None) -> Iterator[Proxy]:
     """A proxy before the Redis that runs."""
-    proxy = Proxy(redis_server.port).start()
+    proxy = Proxy(redis_server.port, authority).start()
     try:
         yield proxy
     finally:
@@ -36,11 +53,11 @@ def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def other_redis_server(redis_server: RedisServer, tmp_path: Path) -> Iterator[RedisServer]:
+def other_redis_server(redis_server: RedisServer, tmp_path: Path, authority: Authority | None) -> Iterator[RedisServer]:
     """A second redis-server, which follows the first."""
     folder = tmp_path / "other"
     folder.mkdir()
-    server = RedisServer(folder).start(
+    server = RedisServer(folder, authority).start(
         "--replicaof", "127.0.0.1", str(redis_server.port), "--repl-diskless-sync-delay", "0"
     )
     try:
@@ -502,6 +519,41 @@ async def test_another_redis_takes_over(redis_server, other_redis_server, proxy,
         assert_log(replica, changes=6)
 
 
+async def test_line_goes_dark_and_leads_to_another_redis(
+    redis_server, other_redis_server, authority, start_replica, listen
+):
+    """A failover behind a line that passes nothing on and closes nothing: the hub lives, streams stay, all comes."""
+    await eventually(lambda: "master_link_status:up" in other_redis_server.cli("INFO", "replication"))
+    port = redis_server.tls_port or redis_server.port
+    # Bytes as they are: the TLS connections, too, end at the Redis that goes.
+    line = Proxy(port).start()
+    try:
+        url = url_of(line.port, authority)
+        a, b = start_replica(redis_url=url), start_replica(redis_url=url)
+        traffic = await Traffic.begin(listen, a, b)
+        async with traffic.posting():
+            await traffic.answers(201, count=2)
+            redis_server.cli("REPLICAOF", "127.0.0.1", str(free_port()))  # so that some are told READONLY meanwhile
+            await traffic.answers(503)
+            assert line.darken() > 2
+            await traffic.answers(503, count=2)
+            await traffic.is_served_from_memory()
+            await relay_is(a, "down")
+            other_redis_server.cli("REPLICAOF", "NO", "ONE")
+            line.target = other_redis_server.tls_port or other_redis_server.port
+            line.dark = False
+            await traffic.flows()
+            await relay_is(a, "live", timeout=20)
+            await relay_is(b, "live", timeout=20)
+
+        await traffic.assert_told()
+        for replica in (a, b):
+            assert replica.process.poll() is None
+            assert_log(replica, changes=6)
+    finally:
+        line.stop()
+
+
 async def test_demoted_redis_is_not_read(redis_server, other_redis_server, proxy, start_replica, listen):
     """A replica whose connections still lead to the old Redis doesn't take a browser back to what that one has."""
     await eventually(lambda: "master_link_status:up" in other_redis_server.cli("INFO", "replication"))
@@ -571,7 +623,7 @@ async def test_script_is_refused_whole(redis_server, refuse, allow, reason):
 async def test_subscribing_is_not_allowed(redis_server, start_replica, listen):
     """With an ACL that knows no pub/sub channel deployments are recorded all the same, and arrive by polling."""
     redis_server.cli("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all", "resetchannels")
-    url = redis_server.url.replace("redis://", "redis://limited:secret@")
+    url = redis_server.url.replace("://", "://limited:secret@")
     a, b = start_replica(redis_url=url), start_replica(redis_url=url)
     listeners = [await listen(replica, channel=channel) for replica in (a, b) for channel in CHANNELS]
     await relay_is(a, "polling")
@@ -593,7 +645,7 @@ async def test_subscribing_is_not_allowed(redis_server, start_replica, listen):
 async def test_subscribing_is_allowed_and_forbidden_again(redis_server, start_replica, listen):
     """A replica subscribes as soon as it may, and polls from when it may no longer."""
     redis_server.cli("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all", "resetchannels")
-    replica = start_replica(redis_url=redis_server.url.replace("redis://", "redis://limited:secret@"))
+    replica = start_replica(redis_url=redis_server.url.replace("://", "://limited:secret@"))
     listener = await listen(replica)
     await relay_is(replica, "polling")
     redis_server.cli("ACL", "SETUSER", "limited", "allchannels")
