@@ -67,24 +67,36 @@ async def eventually(condition: Callable[[], object], timeout: float = 10.0, wha
         await asyncio.sleep(0.02)
 
 
-def url_of(port: int, authority: Authority | None = None) -> str:
+def documented_user() -> list[str]:
+    """The README's words for a user who may no more than the hub has to: the name, and its rules."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    [rules] = re.findall(r"^ACL SETUSER (.*)$", readme, re.MULTILINE)
+    return str(rules).split()
+
+
+def url_of(port: int, authority: Authority | None = None, credentials: str = "") -> str:
     """What VECTR0_REDIS_URL says of a Redis on this machine."""
     if authority is None:
-        return f"redis://127.0.0.1:{port}/0"
-    return f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.certificate}"
+        return f"redis://{credentials}127.0.0.1:{port}/0"
+    return f"rediss://{credentials}127.0.0.1:{port}/0?ssl_ca_certs={authority.certificate}"
 
 
 class RedisServer:
-    """A redis-server of the test's own, on its own port, with an append-only file; over TLS too, where it may."""
+    """A redis-server of the test's own, on its own port, with an append-only file; over TLS too, where it may.
 
-    def __init__(self, folder: Path, authority: Authority | None = None) -> None:
+    ``user`` is one beside the default user, who may do everything: a name and rules.
+    """
+
+    def __init__(self, folder: Path, authority: Authority | None = None, user: list[str] | None = None) -> None:
         self.program = require("redis-server")
         self.folder = folder
         self.authority = authority
         self.port = free_port()
         self.tls_port = free_port() if authority else 0
         self.host = "127.0.0.1"
-        self.url = url_of(self.tls_port or self.port, authority)
+        self.user = user or []
+        self.credentials = f"{user[0]}:PASSWORD@" if user else ""
+        self.url = url_of(self.tls_port or self.port, authority, self.credentials)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> Self:
@@ -93,6 +105,8 @@ class RedisServer:
                        "--tls-cert-file", str(self.authority.server_certificate),
                        "--tls-key-file", str(self.authority.server_key),
                        "--tls-ca-cert-file", str(self.authority.certificate))  # fmt: skip
+        if self.user:
+            options = (*options, "--user", *self.user)
         self.process = subprocess.Popen(
             [self.program, "--port", str(self.port), "--bind", self.host, "--dir", str(self.folder), "--save", "",
              "--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction", *options],
@@ -407,9 +421,9 @@ class Proxy:
     passes on whatever comes, TLS as well.
     """
 
-    def __init__(self, port: int, authority: Authority | None = None) -> None:
+    def __init__(self, port: int, authority: Authority | None = None, credentials: str = "") -> None:
         self.port = free_port()
-        self.url = url_of(self.port, authority)
+        self.url = url_of(self.port, authority, credentials)
         self._tls = authority.server_context() if authority else None
         self.dark = False
         """True to take connections and pass nothing on; see also `darken`."""

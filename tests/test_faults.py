@@ -15,7 +15,18 @@ import httpx
 import pytest
 
 from tests.certificates import Authority
-from tests.parts import Listener, Proxy, RedisServer, Replica, deployment, eventually, free_port, post, url_of
+from tests.parts import (
+    Listener,
+    Proxy,
+    RedisServer,
+    Replica,
+    deployment,
+    documented_user,
+    eventually,
+    free_port,
+    post,
+    url_of,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -34,8 +45,8 @@ def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Authority | Non
 
 @pytest.fixture
 def redis_server(tmp_path: Path, authority: Authority | None) -> Iterator[RedisServer]:
-    """A redis-server that runs."""
-    server = RedisServer(tmp_path, authority).start()
+    """A redis-server that runs, and the user that the README describes."""
+    server = RedisServer(tmp_path, authority, documented_user()).start()
     try:
         yield server
     finally:
@@ -45,7 +56,7 @@ def redis_server(tmp_path: Path, authority: Authority | None) -> Iterator[RedisS
 @pytest.fixture
 def proxy(redis_server: RedisServer, authority: Authority | None) -> Iterator[Proxy]:
     """A proxy before the Redis that runs."""
-    proxy = Proxy(redis_server.port, authority).start()
+    proxy = Proxy(redis_server.port, authority, redis_server.credentials).start()
     try:
         yield proxy
     finally:
@@ -57,7 +68,7 @@ def other_redis_server(redis_server: RedisServer, tmp_path: Path, authority: Aut
     """A second redis-server, which follows the first."""
     folder = tmp_path / "other"
     folder.mkdir()
-    server = RedisServer(folder, authority).start(
+    server = RedisServer(folder, authority, redis_server.user).start(
         "--replicaof", "127.0.0.1", str(redis_server.port), "--repl-diskless-sync-delay", "0"
     )
     try:
@@ -528,7 +539,7 @@ async def test_line_goes_dark_and_leads_to_another_redis(
     # Bytes as they are: the TLS connections, too, end at the Redis that goes.
     line = Proxy(port).start()
     try:
-        url = url_of(line.port, authority)
+        url = url_of(line.port, authority, redis_server.credentials)
         a, b = start_replica(redis_url=url), start_replica(redis_url=url)
         traffic = await Traffic.begin(listen, a, b)
         async with traffic.posting():
@@ -623,7 +634,7 @@ async def test_script_is_refused_whole(redis_server, refuse, allow, reason):
 async def test_subscribing_is_not_allowed(redis_server, start_replica, listen):
     """With an ACL that knows no pub/sub channel deployments are recorded all the same, and arrive by polling."""
     redis_server.cli("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all", "resetchannels")
-    url = redis_server.url.replace("://", "://limited:secret@")
+    url = redis_server.url.replace(redis_server.credentials, "limited:secret@")
     a, b = start_replica(redis_url=url), start_replica(redis_url=url)
     listeners = [await listen(replica, channel=channel) for replica in (a, b) for channel in CHANNELS]
     await relay_is(a, "polling")
@@ -639,13 +650,14 @@ async def test_subscribing_is_not_allowed(redis_server, start_replica, listen):
     for replica in (a, b):
         assert replica.health()["status"] == "ready"
         assert "permission" in replica.health()["relay"]["lastError"]
+        assert "needs &vectr0:deployments:{*}" in replica.log
         assert_log(replica, changes=0)
 
 
 async def test_subscribing_is_allowed_and_forbidden_again(redis_server, start_replica, listen):
     """A replica subscribes as soon as it may, and polls from when it may no longer."""
     redis_server.cli("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all", "resetchannels")
-    replica = start_replica(redis_url=redis_server.url.replace("://", "://limited:secret@"))
+    replica = start_replica(redis_url=redis_server.url.replace(redis_server.credentials, "limited:secret@"))
     listener = await listen(replica)
     await relay_is(replica, "polling")
     redis_server.cli("ACL", "SETUSER", "limited", "allchannels")

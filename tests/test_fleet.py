@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from tests.parts import (
     RedisServer,
     Replica,
     deployment,
+    documented_user,
     eventually,
     post,
     wait_until,
@@ -31,6 +32,16 @@ pytestmark = pytest.mark.anyio
 CHANNELS = ("web/production", "web/staging", "api/production")
 
 Records = list[dict[str, Any]]
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server that runs, and the user that the README describes."""
+    server = RedisServer(tmp_path, user=documented_user()).start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 def client(url: str) -> httpx.AsyncClient:
