@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 import orjson
 
 from service.build import Build, is_same, parse
-from service.deployment import Deployment
+from service.deployment import MAX_INTEGER, Deployment
 from service.tallies import OTHER, Counts
 
 MILESTONES: Final = (50, 90, 99)
@@ -22,6 +22,13 @@ SAMPLE_FRACTION: Final = 0.04
 """Of the deployment's age: samples get ever farther apart, so that 300 of them last for a month."""
 
 
+MAX_COUNT: Final = 2**30
+"""Streams that a replica may say it has of a build: as many as a process can have, and too few to overflow a sum."""
+MAX_COUNTS_SIZE: Final = 16 * 1024
+MAX_CURVE_SIZE: Final = 64 * 1024
+"""Bytes of what is read of a channel's counts, and of its curve."""
+
+
 def add_counts(all_counts: Iterable[Counts]) -> dict[str, int]:
     """Add up what several replicas counted."""
     total: dict[str, int] = {}
@@ -32,12 +39,18 @@ def add_counts(all_counts: Iterable[Counts]) -> dict[str, int]:
 
 
 def counts_from_json(text: bytes) -> Counts:
-    """Read what a replica wrote; gives nothing for what none of this version would write."""
+    """Read what a replica wrote; returns nothing for what none would write."""
+    if len(text) > MAX_COUNTS_SIZE:
+        return {}
     try:
         counts = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
-    return counts if isinstance(counts, dict) and all(type(streams) is int for streams in counts.values()) else {}
+    return counts if isinstance(counts, dict) and all(map(_is_count, counts.values())) else {}
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value <= MAX_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +119,19 @@ class Adoption:
         }
 
 
+def _natural(value: object) -> int:
+    """Take an integer that JSON can hold again. Raises ValueError for anything else."""
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
+        raise ValueError("no integer from 0 to 2^53 - 1")
+    return value
+
+
+def _milestone(percent: str) -> int:
+    if int(percent) not in MILESTONES:
+        raise ValueError("no milestone")
+    return int(percent)
+
+
 def _parsed(running: str) -> Build | None:
     return parse(running) or (OTHER if running else None)  # OTHER itself, or what a replica of another version says
 
@@ -125,14 +151,19 @@ class Curve:
     def from_json(cls, text: bytes | None) -> Self:
         """Read a kept curve; what isn't one is as none."""
         curve = cls()
+        if text is None or len(text) > MAX_CURVE_SIZE:
+            return curve
         try:
-            fields = orjson.loads(text or b"null")
+            fields = orjson.loads(text)
             curve.reached = {
-                int(deployed_at): {int(percent): int(ms) for percent, ms in took.items()}
+                _natural(int(deployed_at)): {_milestone(percent): _natural(ms) for percent, ms in took.items()}
                 for deployed_at, took in fields["reached"].items()
             }
-            curve.samples = [(int(at), int(new), int(total), int(unk)) for at, new, total, unk in fields["samples"]]
-            curve.newest = int(fields["newest"])
+            curve.samples = [
+                (_natural(at), _natural(new), _natural(total), _natural(unknown))
+                for at, new, total, unknown in fields["samples"][-MAX_SAMPLES:]
+            ]
+            curve.newest = _natural(fields["newest"])
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
         return curve

@@ -23,28 +23,48 @@ local function remember(record)
   redis.call('SET', memory, nonce .. record, 'EX', lifetime)
 end
 
--- The same nonce is this very request: its first answer was lost, and redis-py sent the script again.
-local remembered = redis.call('GET', memory)
-if remembered then
-  local record = string.sub(remembered, #nonce + 1)
-  if string.sub(remembered, 1, #nonce) == nonce then return {'recorded', record} end
-  return {has_head(record) and 'repeated' or 'conflict', record}
+-- What is longer was written by nobody who is a hub, and costs too much to read.
+local function decoded(text)
+  local ok, fields
+  if #text <= 16384 then ok, fields = pcall(cjson.decode, text) end
+  return ok and type(fields) == 'table' and fields or {}
 end
 
+-- A record has a time, which is its score in the channel, and leaves room for that of the next one.
+local function is_record(text, score)
+  local at = decoded(text).deployedAt
+  return type(at) == 'number' and at > 0 and at < 9007199254740991 and at % 1 == 0 and (not score or at == tonumber(score))
+end
+
+-- A memory that holds anything else than a record, of whatever type, remembers nothing: SET replaces it.
+local function get(key)
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' then
+    return not string.find(value.err, 'WRONGTYPE', 1, true) and redis.call('GET', key)
+  end
+  return value
+end
+
+-- The same nonce is this very request: its first answer was lost, and redis-py sent the script again.
+local remembered = get(memory)
+local record_of_then = remembered and string.sub(remembered, #nonce + 1)
+if record_of_then and is_record(record_of_then) then
+  if string.sub(remembered, 1, #nonce) == nonce then return {'recorded', record_of_then} end
+  return {has_head(record_of_then) and 'repeated' or 'conflict', record_of_then}
+end
+
+-- What stands above the newest record, and is none, goes when there is a newer one: it would hide that.
 local history = redis.call('ZRANGE', channel, 0, -1, 'REV', 'WITHSCORES')
-local newest, last = history[1], tonumber(history[2])
+local first = 1
+while history[first] and not is_record(history[first], history[first + 1]) do first = first + 2 end
+local newest, last = history[first], tonumber(history[first + 1])
 if newest and has_head(newest) then
   remember(newest)
   return {'repeated', newest}
 end
 
-local spent = used and redis.call('GET', used)
-if spent then return {'replayed', spent} end
-
-local function decoded(record)
-  local ok, fields = pcall(cjson.decode, record)
-  return ok and type(fields) == 'table' and fields or {}
-end
+local spent = used and get(used)
+if spent and is_record(spent) then return {'replayed', spent} end
 
 local function same_build(a, b)
   return a.version == b.version and a.gitCommit == b.gitCommit and a.gitTag == b.gitTag
@@ -54,7 +74,7 @@ local function is_rollback()
   if not newest then return false end
   local build, live = decoded(head .. '}'), decoded(newest)
   if same_build(build, live) then return live.rollback == true end
-  for i = 3, #history, 2 do
+  for i = first + 2, #history, 2 do
     if same_build(build, decoded(history[i])) then return true end
   end
   return false
@@ -74,6 +94,9 @@ local record = head
 
 -- The first write is the one that Redis refuses whole when it is read-only or full.
 redis.call('ZADD', channel, integer(deployed_at), record)
+for i = 1, first - 1, 2 do
+  if history[i] ~= record then redis.pcall('ZREM', channel, history[i]) end
+end
 redis.call('ZREMRANGEBYRANK', channel, 0, -kept - 1)
 -- A hint that can't be given (an ACL without the channel) must not undo the record: readers reconcile.
 redis.pcall('PUBLISH', messages, record)

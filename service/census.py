@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from service.adoption import Adoption, Curve, add_counts, counts_from_json
+from service.adoption import Adoption, Curve, add_counts
 from service.bulletin import Bulletin
 from service.channel import Channel
 from service.channels import Channels
@@ -158,11 +158,8 @@ class Census:
             fields = await self._roll.read(replica)
             if not fields:
                 dead.add(replica)
-            for number, (field, text) in enumerate(fields.items(), start=1):
-                name = ChannelName(field.decode(errors="replace"))
-                counted.setdefault(name, []).append(counts_from_json(text))
-                if number % SLICE == 0:
-                    await asyncio.sleep(0)
+            for name, counts in fields.items():
+                counted.setdefault(name, []).append(counts)
         if dead & self._dead:  # one that has only just begun to count may have been missed once
             await self._roll.strike_off(dead & self._dead)
         self._dead = dead
@@ -194,8 +191,7 @@ class Census:
         """Keep the curves of all channels: this replica is the one."""
         unknown = [name for name in self._seen if name not in self._curves]
         for batch in _slices(unknown):
-            texts = await self._roll.curves(batch)
-            self._curves |= {name: Curve.from_json(text) for name, text in zip(batch, texts, strict=True)}
+            self._curves |= zip(batch, await self._roll.curves(batch), strict=True)
         changed: dict[ChannelName, Curve | None] = {}
         for batch in _slices([*self._seen]):
             for name in batch:

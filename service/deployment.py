@@ -18,6 +18,9 @@ KEPT: Final = 10
 MAX_INTEGER: Final = 2**53 - 1
 """The largest integer that every JSON reader takes exactly (RFC 8259, section 6)."""
 
+MAX_RECORD_SIZE: Final = 16 * 1024
+"""Bytes of a record: as many as a client may send."""
+
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 NAME_RULE: Final = "1 to 64 of A-Z a-z 0-9 . _ -, starting with a letter or digit"
 _NAME: Final = re.compile(NAME_PATTERN[:-1] + r"\Z")
@@ -140,6 +143,20 @@ def _explain(detail: ErrorDetails) -> FieldError:
             return FieldError(field, f"must be {RULES[field]}, not {shown(_encoded(detail['input']))}")
 
 
+Time = Annotated[int, Field(gt=0, lt=MAX_INTEGER)]
+"""A ``deployedAt``; there has to be room for the next one's."""
+
+
+class _Record(Submission):
+    """What the script makes of a submission. Members that a later version adds pass."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    deployed_at: Time
+    previous: Time | None
+    rollback: bool
+
+
 def _encoded(value: object) -> str:
     try:
         return orjson.dumps(value).decode()
@@ -162,17 +179,23 @@ class Deployment:
     previous: int | None
     build: Build | None = field(default=None, compare=False)
     """None where the record names none."""
+    channel: ChannelName | None = field(default=None, compare=False)
 
     @classmethod
     def from_json(cls, record: bytes) -> Self:
-        """Read a record that the script wrote. Raises ValueError for anything else."""
-        fields = orjson.loads(record)
-        if not isinstance(fields, dict):
-            raise ValueError("a record must be a JSON object")
-        deployed_at, previous = fields.get("deployedAt"), fields.get("previous")
-        if not isinstance(deployed_at, int) or not isinstance(previous, int | None):
-            raise ValueError("a record must have deployedAt and previous")
-        return cls(record, deployed_at, previous, build_of(fields.get("gitCommit"), fields.get("buildNumber")))
+        """Read a record. Raises ValueError for what the script can't have written."""
+        if len(record) > MAX_RECORD_SIZE:
+            raise ValueError(f"it is over {MAX_RECORD_SIZE} bytes")
+        try:
+            known = _Record.model_validate(orjson.loads(record), by_name=False, by_alias=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+        if known.previous is not None and known.previous >= known.deployed_at:
+            raise ValueError("its previous isn't before its deployedAt")
+        build = build_of(known.git_commit, known.build_number)
+        return cls(record, known.deployed_at, known.previous, build, known.channel)
 
     @property
     def fields(self) -> dict[str, Any]:

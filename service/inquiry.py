@@ -109,7 +109,7 @@ class Inquiries:
     async def _read(self, channel: Channel) -> Answer:
         page = await self._roll.read_channel(channel.name)
         counts = add_counts([channel.tallies.counts, *page.counts])
-        return Answer(counts, page.now_ms, Curve.from_json(page.curve), self._clock())
+        return Answer(counts, page.now_ms, page.curve, self._clock())
 
     async def _read_all(self) -> Overview:
         now_ms, others = await self._roll.read_all()

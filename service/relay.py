@@ -6,16 +6,14 @@ Pub/sub is a hint; the sorted set is the truth.
 import asyncio
 import logging
 import random
-import re
 import time
 from collections.abc import Coroutine, Iterable, Sequence
-from contextlib import suppress
 from typing import Final
 
 from service.channel import Channel
 from service.channels import Channels
 from service.deafness import Deafness
-from service.deployment import MAX_INTEGER, ChannelName, Deployment
+from service.deployment import ChannelName, Deployment
 from service.metrics import Metrics, RelayState
 from service.store import Store, StoreUnavailableError
 from service.subscription import Confirmation, Message, Subscription, subscribe
@@ -31,7 +29,6 @@ READ_BATCH: Final = 50
 """Channels whose histories one round trip reads: then the event loop gets its turn."""
 ID_BATCH: Final = 200
 """The same where only the newest records are read."""
-_ID: Final = re.compile(rb'"deployedAt":([0-9]{1,16})')
 
 logger = logging.getLogger("vectr0.relay")
 
@@ -184,13 +181,13 @@ class Relay:
         confirmations, healed = self._confirmations, 0
         for start in range(0, max(1, len(names)), ID_BATCH):  # once at least: that says whether Redis is there
             batch = names[start : start + ID_BATCH]
-            for name, record in zip(batch, await self._store.newest(batch), strict=True):
+            for name, newest in zip(batch, await self._store.newest(batch), strict=True):
                 channel = self._channels.get(name)
-                if record is not None:
-                    ids[name] = _id(record)
+                if newest is not None:
+                    ids[name] = newest.id
                 if channel is not None and channel.loaded:
-                    found[name] = _found(channel, record)
-                    healed += self._heal(channel, record)
+                    found[name] = newest
+                    healed += self._heal(channel, newest)
         if self._subscribed and confirmations == self._confirmations:
             self._compared = True
             self._deaf = self._deafness.find(found) or self._deaf
@@ -198,9 +195,9 @@ class Relay:
         self._metrics.healed.inc(healed)
         return ids
 
-    def _heal(self, channel: Channel, record: bytes | None) -> bool:
+    def _heal(self, channel: Channel, newest: Deployment | None) -> bool:
         """Read a channel soon where memory has another newest record. Returns whether that is so."""
-        if record == channel.newest_record:
+        if channel.newest_record == (newest and newest.json):
             return False
         self._channels.read_soon(channel)
         return True
@@ -274,23 +271,6 @@ class Relay:
                 logger.warning("No subscription, deployments arrive by polling: %s", self.last_error)
             case "down":
                 logger.warning("Redis is away, serving from memory: %s", self.last_error)
-
-
-def _id(record: bytes) -> int:
-    """Find the id in a record that isn't checked yet; for what has none the greatest, so that it is looked at."""
-    match = _ID.search(record)
-    return int(match[1]) if match else MAX_INTEGER
-
-
-def _found(channel: Channel, record: bytes | None) -> Deployment | None:
-    """Take what a reconcile found for a deployment; None for what is none."""
-    if record is None:
-        return None
-    if record == channel.newest_record:
-        return channel.frames[-1].deployment
-    with suppress(ValueError):
-        return Deployment.from_json(record)
-    return None
 
 
 def _settle(futures: Iterable[asyncio.Future[None]], error: Exception | None) -> None:

@@ -9,11 +9,12 @@ from importlib.resources import files
 from typing import Any, Final, Literal, cast
 
 from redis.asyncio.client import Pipeline, PubSub
-from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
 from service.connections import Connections
 from service.deployment import KEPT, ChannelName, Deployment, Submission, channel_name
 from service.outage import kind_of
+from service.records import Oddities, Records, members_of
 
 DEADLINE: Final = 2.5
 """Seconds after which an operation is given up, its retries included: a POST is answered within three."""
@@ -22,6 +23,10 @@ KEY_LIFETIME: Final = 24 * 3600
 NONCE_LIFETIME: Final = 60
 """Seconds for which a request without one is: longer than redis-py goes on sending it."""
 
+NAMES_SLICE: Final = 2000
+"""Names that are checked before the event loop gets its turn: some milliseconds."""
+MAX_NAME_SIZE: Final = 129
+"""Bytes of a channel's name."""
 MAX_NAMED: Final = 10_000
 """Names that a process remembers to have added."""
 
@@ -102,6 +107,8 @@ class Store:
         self._channels = f"{prefix}:channels"
         self._named: set[ChannelName] = set()
         """Channels whose names this process has added; a round trip less for each deployment after the first."""
+        self.oddities = Oddities()
+        self.records = Records(self.oddities)
         self._script = (files("service") / "append.lua").read_text()
 
     def _key(self, channel: ChannelName) -> str:
@@ -137,7 +144,8 @@ class Store:
             if ticket is not None:
                 keys.append(f"{self._tickets}{{{channel}}}:{ticket.id}")
                 arguments.append(str(ticket.lifetime))
-            reply: Any = await self._redis.eval(self._script, len(keys), *keys, *arguments)
+            with _naming_wrong_type(channel, keys[0]):
+                reply: Any = await self._redis.eval(self._script, len(keys), *keys, *arguments)
             deployment = Deployment.from_json(reply[1])
             if deployment.previous is None:
                 # A `forget`, here or elsewhere, may have taken the name since it was remembered.
@@ -145,7 +153,13 @@ class Store:
         return Appended(cast("Outcome", reply[0].decode()), deployment)
 
     async def _remember_name(self, channel: ChannelName) -> None:
-        await cast("Any", self._redis.sadd(self._channels, channel))
+        try:
+            await cast("Any", self._redis.sadd(self._channels, channel))
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            self.oddities.pass_over(self._channels, error)  # no list has the channel, and all else works
+            return
         if len(self._named) >= MAX_NAMED:
             self._named.clear()
         self._named.add(channel)
@@ -154,7 +168,8 @@ class Store:
         """Delete a channel's history and tell the replicas. Gives whether there was any."""
         async with self._operation():
             # In this order: see `append`.
-            await cast("Any", self._redis.srem(self._channels, channel))
+            with suppress_wrong_type():
+                await cast("Any", self._redis.srem(self._channels, channel))
             deleted = await self._redis.delete(self._key(channel))
             await self._redis.delete(self.curve_key(channel))
             # "The newest is none": a message that follows on nothing makes every replica read the channel.
@@ -172,29 +187,59 @@ class Store:
     async def names(self) -> list[ChannelName]:
         """Return the known channels, sorted; some may be empty. What is no channel's name is passed over."""
         async with self._operation():
-            members: set[bytes] = await cast("Any", self._redis.smembers(self._channels))
-            names = [_channel_name(member.decode(errors="replace")) for member in members]
-            return sorted(name for name in names if name is not None)
+            members: set[bytes] = set()
+            try:
+                members = await cast("Any", self._redis.smembers(self._channels))
+            except ResponseError as error:
+                if not is_wrong_type(error):
+                    raise
+                self.oddities.pass_over(self._channels, error)
+            found = []
+            for number, member in enumerate(members, start=1):
+                name = _channel_name(member.decode(errors="replace")) if len(member) <= MAX_NAME_SIZE else None
+                if name is not None:
+                    found.append(name)
+                if number % NAMES_SLICE == 0:
+                    await asyncio.sleep(0)
+            if len(found) < len(members):
+                self.oddities.pass_over(self._channels, "a name that no channel can have")
+            return sorted(found)
 
     async def histories(self, channels: Sequence[ChannelName]) -> list[list[Deployment]]:
         """Read the kept deployments of each channel, oldest first, in one round trip."""
         async with self._operation(), self._redis.pipeline(transaction=False) as pipe:
             pipe.execute_command("ROLE")
             for channel in channels:
-                pipe.zrange(self._key(channel), -KEPT, -1)
+                pipe.zrange(self._key(channel), -KEPT, -1, withscores=True)
             role, *replies = await pipe.execute(raise_on_error=False)
             _refuse_replica(role)
-            return [_deployments(reply) for reply in replies]
+            return [self._kept(channel, reply) for channel, reply in zip(channels, replies, strict=True)]
 
-    async def newest(self, channels: Sequence[ChannelName]) -> list[bytes | None]:
-        """Read each channel's newest record, as it is stored, in one round trip."""
+    async def newest(self, channels: Sequence[ChannelName]) -> list[Deployment | None]:
+        """Read each channel's newest record, in one round trip."""
         async with self._operation(), self._redis.pipeline(transaction=False) as pipe:
             pipe.execute_command("ROLE")
             for channel in channels:
-                pipe.zrange(self._key(channel), -1, -1)
+                pipe.zrange(self._key(channel), -1, -1, withscores=True)
             role, *replies = await pipe.execute(raise_on_error=False)
             _refuse_replica(role)
-            return [next(iter(_answered(reply)), None) for reply in replies]
+            found = [self._kept(channel, reply) for channel, reply in zip(channels, replies, strict=True)]
+        # What stands above the newest record, and is none, hides it from so short a look.
+        hidden = [
+            channel
+            for channel, reply, kept in zip(channels, replies, found, strict=True)
+            if members_of(reply) and not kept
+        ]
+        uncovered = dict(zip(hidden, await self.histories(hidden) if hidden else [], strict=True))
+        newest = [uncovered.get(channel, kept) for channel, kept in zip(channels, found, strict=True)]
+        return [kept[-1] if kept else None for kept in newest]
+
+    def _kept(self, channel: ChannelName, reply: Any) -> list[Deployment]:
+        """Read a channel's records. One whose key holds something else has none; it mustn't silence the others."""
+        if is_wrong_type(reply):
+            self.oddities.pass_over(self._key(channel), reply)
+            return []
+        return self.records.kept(channel, members_of(answered(reply)))
 
     def pubsub(self) -> PubSub:
         """Give what a subscription is made with; it has a connection of its own."""
@@ -252,22 +297,37 @@ def _refuse_replica(role: Any) -> None:
             pass
 
 
-def _answered(reply: Any) -> Any:
-    """Give a pipeline's reply. Raises it where it is an error.
+def is_wrong_type(reply: Any) -> bool:
+    """Tell whether a key holds something else than was asked for; its name isn't in the error."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
-    Only a key that holds something else than a sorted set counts as empty: it must not silence the other channels.
-    """
+
+def answered(reply: Any) -> Any:
+    """Return a pipeline's reply. Raises it where it is an error."""
     if isinstance(reply, Exception):
-        if str(reply).startswith("WRONGTYPE"):
-            return []
         raise reply
     return reply
 
 
-def _deployments(reply: Any) -> list[Deployment]:
-    """Read a channel's records; what nobody could have recorded here is passed over."""
-    deployments = []
-    for record in _answered(reply):
-        with suppress(ValueError):
-            deployments.append(Deployment.from_json(record))
-    return deployments
+@contextmanager
+def suppress_wrong_type() -> Iterator[None]:
+    """Go on where a key holds something else than was asked for."""
+    try:
+        yield
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+
+
+@contextmanager
+def _naming_wrong_type(channel: ChannelName, key: str) -> Iterator[None]:
+    """Say what to do where a channel's key holds something else."""
+    try:
+        yield
+    except ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        raise StoreUnavailableError(
+            f"{key} holds something else than deployments: {error}",
+            f"what it holds for {channel} are no deployments, and DELETE /deployments/{channel} removes it",
+        ) from error

@@ -48,16 +48,9 @@ class Subscription:
                 return Confirmation()
             case {"type": "pmessage", "channel": bytes(name), "data": bytes(data)}:
                 channel = self._store.channel_of(name)
-                return None if channel is None else Message(channel, _deployment(data))
+                return None if channel is None else Message(channel, self._store.records.published(channel, data))
             case _:
                 return None
-
-
-def _deployment(data: bytes) -> Deployment | None:
-    try:
-        return Deployment.from_json(data)
-    except ValueError:
-        return None
 
 
 @asynccontextmanager

@@ -62,9 +62,7 @@ def test_after_a_rollback_the_build_counts_for_the_newest():
 
 def test_a_deployment_without_a_commit_has_no_streams():
     """Nobody can tell that he runs it."""
-    nameless = Deployment.from_json(
-        orjson.dumps({**deployment(gitCommit="unknown"), "deployedAt": 5, "previous": None})
-    )
+    nameless = record(5, Build("unknown", 1))
 
     assert Adoption.of({"1111111~1": 2, "": 1}, [nameless]) == Adoption(((5, 0),), 2, 1)
 

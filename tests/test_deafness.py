@@ -20,7 +20,8 @@ class Clock:
 
 
 def record(number: int, previous: int | None, primary: str = "one") -> Deployment:
-    return Deployment.from_json(orjson.dumps({"deployedAt": number, "previous": previous, "primary": primary}))
+    record = orjson.dumps({"deployedAt": number, "previous": previous, "primary": primary})
+    return Deployment(record, number, previous)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ class Scripted:
         number = max(self.clock, (last or 0) + 1)
         self.clock = number + 1
         record = orjson.dumps({"deployedAt": number, "previous": last, "primary": self.primary})
-        deployment = Deployment.from_json(record)
+        deployment = Deployment(record, number, last)
         self.history = [*self.history, deployment][-KEPT:]
         return deployment
 
@@ -58,13 +58,13 @@ class Scripted:
         self.reads.append((future, self.history))
         return await future
 
-    async def newest(self, channels: Sequence[ChannelName]) -> list[bytes | None]:
+    async def newest(self, channels: Sequence[ChannelName]) -> list[Deployment | None]:
         history = self.history
         if self.comparisons is not None:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.comparisons.append((future, history))
             await future
-        return [history[-1].json if history else None for _ in channels]
+        return [history[-1] if history else None for _ in channels]
 
     async def names(self) -> list[ChannelName]:
         return [WEB]

@@ -215,7 +215,7 @@ async def test_record_that_is_not_ours_does_no_harm(store, redis):
     await redis.set("vectr0:deployments:{web/staging}", "junk")
     appended = await store.append(submission())
 
-    assert appended.deployment.previous == 5
+    assert appended.deployment.previous is None
     assert await store.histories([WEB, ChannelName("web/staging")]) == [[appended.deployment], []]
 
 
@@ -224,7 +224,7 @@ async def test_newest_records(store):
     await store.append(submission(version="1"))
     appended = await store.append(submission(version="2"))
 
-    assert await store.newest([WEB, ChannelName("web/staging")]) == [appended.deployment.json, None]
+    assert await store.newest([WEB, ChannelName("web/staging")]) == [appended.deployment, None]
 
 
 async def test_forget(store, redis):
