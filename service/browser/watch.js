@@ -204,9 +204,9 @@ class Watch {
             this.#served.hear(served);
         }
         // The hub may go back in time; a lead that slept only doesn't know better.
-        const known = this.#newest?.deployedAt ?? 0;
-        const found = deployment ?? (newest?.deployedAt > known ? newest : null);
-        if (found && found.deployedAt !== known) {
+        const found = deployment ?? (newest?.deployedAt <= this.#newest?.deployedAt ? null : newest);
+        // Two records can have one id: of a Redis that was lost, and of the one that took over.
+        if (found && JSON.stringify(found) !== JSON.stringify(this.#newest)) {
             this.#newest = found;
             this.#lookFor();
             this.#emit("Deployment", found);

@@ -38,7 +38,8 @@ export class Model {
     take(deployment, isNews) {
         const channel = this.#open(deployment);
         const [newest] = channel.deployments;
-        if (newest?.deployedAt === deployment.deployedAt) {
+        // By all that it says: of a Redis that was lost, and of the one that took over, two can have one id.
+        if (JSON.stringify(newest) === JSON.stringify(deployment)) {
             return null;
         }
         // An older one comes where Redis itself went back: what came after it is no more.

@@ -164,6 +164,15 @@ test("model: a deployment is taken once, and its channel keeps ten", () => {
     );
 });
 
+test("model: another record of the newest's id takes its place", () => {
+    const [model] = changes();
+    model.load([deployment(3), deployment(2)]);
+    const other = { ...deployment(3), gitCommit: "0ther" };
+
+    assert.notEqual(model.take(other, true), null);
+    assert.deepEqual(model.channels.get("web/production").deployments, [other, deployment(2)]);
+});
+
 test("model: where the hub goes back in time, so does the board", () => {
     const [model] = changes();
     model.load([deployment(3), deployment(2), deployment(1)]);

@@ -149,6 +149,15 @@ test("watch: several deployments in a row are one prompt, about the newest", inW
     assert.deepEqual(tab.heard("update"), [newest, another]);
 }));
 
+test("watch: another record of an id is another deployment", inWorld(async (world) => {
+    const tab = await world.page();
+    const lost = await release(world, 2);
+    const other = await release(world, 3, { deployedAt: lost.deployedAt });
+
+    assert.deepEqual(tab.snapshot.updateInfo, other);
+    assert.deepEqual(tab.heard("deployment"), [lost, other]);
+}));
+
 test("watch: the prompt goes away by itself when the newest is again what the page runs", inWorld(async (world) => {
     const tab = await world.page();
     await release(world, 2);
