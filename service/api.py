@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -23,6 +23,7 @@ from service.deployment import NAME_RULE, ChannelName, Deployment, FieldError, S
 from service.metrics import Metrics
 from service.openapi import document
 from service.overview import Overview
+from service.pieces import PiecesResponse
 from service.problem import Problem
 from service.publishers import Identity, Publishers, looks_like_an_identity
 from service.relay import Relay
@@ -102,13 +103,18 @@ async def list_all(request: Request) -> Response:
     return _list([deployment for _, deployment in listed], adoptions)
 
 
-async def _adoptions(census: Census, channels: Iterable[Channel]) -> list[dict[str, Any]]:
-    """Return who runs what on the channels of which something is listed."""
+async def _adoptions(census: Census, channels: Iterable[Channel]) -> list[bytes]:
+    """Return who runs what on the channels of which something is listed, a document each."""
     overview, is_stale = await census.inquiries.ask_for_all()
     documents = []
     for number, channel in enumerate(sorted(channels, key=lambda channel: channel.name), start=1):
-        adoption = Adoption.of(overview.counts.get(channel.name, {}), kept(channel))
-        documents.append(document_of(channel.name, adoption, overview.as_of, is_stale=is_stale))
+        key = channel.name, channel.changes, is_stale
+        document = overview.documents.get(key)
+        if document is None:
+            adoption = Adoption.of(overview.counts.get(channel.name, {}), kept(channel))
+            document = orjson.dumps(document_of(channel.name, adoption, overview.as_of, is_stale=is_stale))
+            overview.documents[key] = document
+        documents.append(document)
         if number % SLICE == 0:
             await asyncio.sleep(0)
     return documents
@@ -343,10 +349,16 @@ def has_etag(if_none_match: str | None, etag: str) -> bool:
     return "*" in candidates or etag in candidates
 
 
-def _list(deployments: list[Deployment], adoptions: list[dict[str, Any]] | None = None) -> Response:
-    counted = b"" if adoptions is None else b',"adoption":' + orjson.dumps(adoptions)
-    body = b'{"deployments":[' + b",".join(deployment.json for deployment in deployments) + b"]" + counted + b"}"
-    return _json(body, 200, {"Cache-Control": "no-cache"})
+def _list(deployments: Iterable[Deployment], adoptions: Iterable[bytes] | None = None) -> Response:
+    parts = [b'{"deployments":[', *_separated(deployment.json for deployment in deployments)]
+    if adoptions is not None:
+        parts += [b'],"adoption":[', *_separated(adoptions)]
+    return PiecesResponse([*parts, b"]}"], {"Cache-Control": "no-cache"})
+
+
+def _separated(documents: Iterable[bytes]) -> list[bytes]:
+    """Return documents with a comma between each two."""
+    return [part for document in documents for part in (b",", document)][1:]
 
 
 def _json(body: bytes, status: int, headers: Mapping[str, str]) -> Response:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from service.adoption import Curve, add_counts
@@ -39,6 +39,8 @@ class Overview:
     counts: Mapping[ChannelName, Counts]
     as_of: int | None
     read_at: float
+    documents: dict[tuple[ChannelName, int, bool], bytes] = field(default_factory=dict)
+    """What was written of it, by channel, that channel's changes, and whether it was old: one for all who ask."""
 
 
 A = TypeVar("A", Answer, Overview)
