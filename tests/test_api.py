@@ -545,7 +545,9 @@ def test_503_without_redis(cut_off, method, path):
     body = deployment() if method == "POST" else None
     answer = httpx.request(method, f"{cut_off.url}{path}", json=body, headers=BEARER)
 
-    assert problem(answer, 503, "Service Unavailable")["detail"] == "Redis is unavailable: connection refused"
+    detail = problem(answer, 503, "Service Unavailable")["detail"]
+    # The first to ask may do so on a connection of before.
+    assert detail in ("Redis is unavailable: connection refused", "Redis is unavailable: connection failed")
     assert int(answer.headers["retry-after"]) > 0
 
 
