@@ -76,5 +76,5 @@ async def subscribe(store: Store) -> AsyncIterator[Subscription]:
         yield subscription
     finally:
         # Whatever it raises: the connection is gone, and what is being raised already matters more.
-        with suppress(Exception):
+        with suppress(StoreUnavailableError), translated():
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # untyped there
