@@ -19,9 +19,10 @@ from service.auth import Grant, InvalidTokenError, Tokens, authorize, bearer_tok
 from service.census import Census, document_of, kept
 from service.channel import Channel
 from service.channels import Channels
+from service.choices import choices
 from service.deployment import NAME_RULE, ChannelName, Deployment, FieldError, Submission, channel_name
+from service.exposition import Exposition
 from service.metrics import Metrics
-from service.openapi import document
 from service.overview import Overview
 from service.pieces import PiecesResponse
 from service.problem import Problem
@@ -33,6 +34,8 @@ from service.stream import Streams
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 MAX_KEY_LENGTH: Final = 128
+MAX_PARAMETERS: Final = 32
+"""Parameters of a query, more than any route has: taking a long one apart costs milliseconds."""
 MAX_BODY_SIZE: Final = 16 * 1024
 """Bytes of a request's body."""
 SLICE: Final = 100
@@ -54,7 +57,7 @@ class Hub:
     tokens: Tokens
     publishers: Publishers | None
     metrics: Metrics
-    root_path: str
+    exposition: Exposition
 
 
 def hub_of(request: Request) -> Hub:
@@ -212,12 +215,8 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Give the metrics of all workers."""
-    return Response(hub_of(request).metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-async def openapi(request: Request) -> Response:
-    """Describe these routes to machines."""
-    return _json(orjson.dumps(document(hub_of(request).root_path)), 200, {"Cache-Control": "no-cache"})
+    text = await hub_of(request).exposition.text()
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def _loaded(request: Request) -> Channel:
@@ -309,6 +308,8 @@ def _refuse_parameters(request: Request) -> None:
 
 def _parameters(request: Request, *allowed: str) -> Mapping[str, str]:
     known = ", ".join(allowed) or "none"
+    if request.scope["query_string"].count(b"&") >= MAX_PARAMETERS:
+        raise Problem(400, f"the query has over {MAX_PARAMETERS} parameters; this route has {known}")
     parameters: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in allowed:
@@ -345,7 +346,7 @@ def _matches(name: ChannelName, parameters: Mapping[str, str]) -> bool:
 
 def has_etag(if_none_match: str | None, etag: str) -> bool:
     """Tell whether a client has what this ETag names, compared weakly (RFC 9110, section 13.1.2)."""
-    candidates = [candidate.strip().removeprefix("W/") for candidate in (if_none_match or "").split(",")]
+    candidates = [candidate.strip().removeprefix("W/") for candidate in choices([if_none_match or ""])]
     return "*" in candidates or etag in candidates
 
 

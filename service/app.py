@@ -16,12 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import api
 from service.api import Hub
-from service.assets import Assets
+from service.assets import Assets, Description
 from service.auth import Tokens
 from service.census import Census
 from service.channels import Channels
 from service.connections import connect
 from service.events import Events
+from service.exposition import Exposition
 from service.issuer import Issuer
 from service.metrics import Metrics
 from service.origins import OriginMiddleware, Origins
@@ -66,7 +67,8 @@ def create(settings: Settings) -> ASGIApp:
         issuers = {one.issuer: Issuer(one.issuer, client) for one in settings.trusted} if client else {}
         publishers = Publishers(settings.trusted, issuers, settings.audience) if issuers else None
         tokens = Tokens(settings.grants)
-        hub = Hub(store, channels, streams, relay, overview, census, tokens, publishers, metrics, settings.root_path)
+        exposition = Exposition(metrics.exposition)
+        hub = Hub(store, channels, streams, relay, overview, census, tokens, publishers, metrics, exposition)
         events = Events(
             channels, streams, relay, census, max_boards=settings.max_boards, origins=origins, metrics=metrics
         )
@@ -99,7 +101,7 @@ def create(settings: Settings) -> ASGIApp:
                 ChannelRoute("/events//{app}/{environment}", route),
             ],
             # And no Mount, which wouldn't match a path with a line break in it.
-            default=_requests(origins, board=settings.board),
+            default=_requests(origins, board=settings.board, root_path=settings.root_path),
             redirect_slashes=False,
             lifespan=lifespan,
         ),
@@ -114,9 +116,9 @@ class _EventsRoute:
         await scope["state"]["events"](scope, receive, send)
 
 
-def _requests(origins: Origins, *, board: bool) -> Starlette:
+def _requests(origins: Origins, *, board: bool, root_path: str) -> Starlette:
     """Make the application for requests that end."""
-    assets, page = Assets(), Page()
+    assets, page, description = Assets(), Page(), Description(root_path)
     application = Starlette(
         routes=[
             ExactRoute("/deployments", api.record, methods=["POST"]),
@@ -128,7 +130,7 @@ def _requests(origins: Origins, *, board: bool) -> Starlette:
             ExactRoute("/livez", api.livez),
             ExactRoute("/readyz", api.readyz),
             ExactRoute("/metrics", api.metrics),
-            ExactRoute("/openapi.json", api.openapi),
+            ExactRoute("/openapi.json", description.answer),
             ExactRoute("/browser/vectr0.tgz", assets.package),
             ExactRoute("/browser/{file}", assets.entry),
             ExactRoute("/browser/{build}/{file}", assets.file),

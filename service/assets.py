@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 import brotli
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import has_etag
+from service.choices import choices
 from service.modules import exports, imported, join
+from service.openapi import document
 from service.problem import Problem
 
 FOLDER: Final = Path(__file__).parent / "browser"
@@ -27,6 +30,7 @@ _CONTENT_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
     ".svg": "image/svg+xml",
 }
 _FOREVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
@@ -61,7 +65,7 @@ class Asset:
             "X-Content-Type-Options": "nosniff",
             "Vary": "Accept-Encoding",
         }
-        self._etags = {coding: f'"{sha256(body).hexdigest()[:24]}"' for coding, body in self.bodies.items()}
+        self._etags = {coding: _etag(body) for coding, body in self.bodies.items()}
 
     def response(self, request: Request) -> Response:
         """Give what the request accepts, or 304 to one who has it."""
@@ -93,6 +97,7 @@ class Assets:
             for name in ENTRIES
         }
         self._package = _pack(folder)
+        self._package_etag = _etag(self._package)
         page = _read(folder / "demo" / "demo.html").replace("{build}", self.build)
         self._demo = Asset("demo.html", page, _NO_CACHE | _DEMO_HEADERS)
 
@@ -106,9 +111,11 @@ class Assets:
             raise Problem(404, f"this replica serves {self.build}, and no other build")
         return _found(self.files, request).response(request)
 
-    async def package(self, _: Request) -> Response:
+    async def package(self, request: Request) -> Response:
         """Give the npm package, so that no page has another version than its hub."""
-        headers = {**_NO_CACHE, **_FOR_ALL_PAGES, "X-Content-Type-Options": "nosniff"}
+        headers = {**_NO_CACHE, **_FOR_ALL_PAGES, "X-Content-Type-Options": "nosniff", "ETag": self._package_etag}
+        if has_etag(request.headers.get("if-none-match"), self._package_etag):
+            return Response(status_code=304, headers=headers)
         return Response(self._package, headers=headers, media_type="application/gzip")
 
     async def demo(self, request: Request) -> Response:
@@ -116,11 +123,22 @@ class Assets:
         return self._demo.response(request)
 
 
+class Description:
+    """The OpenAPI document: it takes milliseconds to make, and never changes."""
+
+    def __init__(self, root_path: str) -> None:
+        self._document = Asset("openapi.json", orjson.dumps(document(root_path)).decode(), _NO_CACHE)
+
+    async def answer(self, request: Request) -> Response:
+        """Describe these routes to machines."""
+        return self._document.response(request)
+
+
 def content_coding(accept_encoding: list[str]) -> Coding:
     """Choose what is accepted most, the smaller of equals, but nothing less than plain text (RFC 9110, 12.5.3)."""
     qualities: dict[str, float] = {}
-    for choice in ",".join(accept_encoding).lower().split(","):
-        name, *parameters = (part.strip() for part in choice.split(";"))
+    for choice in choices(accept_encoding):
+        name, *parameters = (part.strip() for part in choice.lower().split(";", 4)[:4])
         weight = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
         qualities[name.removeprefix("x-")] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0
     others = qualities.get("*", 0)
@@ -130,6 +148,10 @@ def content_coding(accept_encoding: list[str]) -> Coding:
     )
     coding, quality = max(offers, key=lambda offer: offer[1])
     return coding if quality > 0 and quality >= qualities.get("identity", 0) else None
+
+
+def _etag(body: bytes) -> str:
+    return f'"{sha256(body).hexdigest()[:24]}"'
 
 
 def _found(assets: Mapping[str, Asset], request: Request) -> Asset:

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from sse_starlette import EventSourceResponse
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -33,6 +33,7 @@ ALLOWED: Final = "GET, HEAD, OPTIONS"
 
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 # Not Starlette's QueryParams: they would take as long as a twentieth of all else that a connect takes.
+_LAST_EVENT_ID: Final = re.compile(rb"(?:^|&)lastEventId=([^&]{1,64})(?=&|$)")  # an id, with every character escaped
 _RUNNING: Final = re.compile(rb"(?:^|&)running=([^&]{1,240})(?:&|$)")  # a build, with every character escaped
 
 
@@ -192,6 +193,6 @@ def _is_chunked(scope: Scope) -> bool:
 def _last_event_id(scope: Scope) -> int | None:
     """Read the header, or the parameter that a first connect may bring; the header wins [spec: reconnects send it]."""
     last_event_id = event_id(Headers(scope=scope).get("last-event-id"))
-    if last_event_id is None and b"lastEventId" in scope["query_string"]:
-        last_event_id = event_id(QueryParams(scope["query_string"]).get("lastEventId"))
+    if last_event_id is None and (given := _LAST_EVENT_ID.findall(scope["query_string"])):
+        last_event_id = event_id(unquote_plus(given[-1].decode("latin-1")))
     return last_event_id

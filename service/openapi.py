@@ -69,11 +69,8 @@ def document(root_path: str) -> dict[str, Any]:
             "/metrics": {"get": _operation(
                 "metrics", "Prometheus", {"200": {"description": "Metrics.", "content": {"text/plain": {}}}}
             )},
-            "/openapi.json": {"get": _operation("openapi", "This document", {"200": _json("It.", "Object")})},
-            "/browser/vectr0.tgz": {"get": _operation(
-                "getPackage", "The npm package",
-                {"200": {"description": "A tarball.", "content": {"application/gzip": {}}}},
-            )},
+            "/openapi.json": {"get": _get_file("openapi", "This document", JSON)},
+            "/browser/vectr0.tgz": {"get": _get_file("getPackage", "The npm package", "application/gzip")},
             "/browser/{file}": {"parameters": [_FILE], "get": _get_file(
                 "getEntry", "A module for pages: vectr0.js, element.js or react.js", "text/javascript", 404
             )},
@@ -233,8 +230,8 @@ def _get_latest() -> dict[str, Any]:
 
 
 def _get_file(operation_id: str, summary: str, content_type: str, *problems: int) -> dict[str, Any]:
-    found = {"description": "The text.", "content": {content_type: {}}}
-    return _conditional(operation_id, summary, found, "Strong: of the text as it is encoded.", *problems)
+    found = {"description": "The file.", "content": {content_type: {}}}
+    return _conditional(operation_id, summary, found, "Strong: of its bytes as they are encoded.", *problems)
 
 
 def _get_board() -> dict[str, Any]:

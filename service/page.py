@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.assets import Asset
+from service.choices import choices
 from service.modules import join
 from service.problem import Problem
 
@@ -73,7 +74,7 @@ class Page:
 
 def accepts_html(accept: list[str]) -> bool:
     """Tell whether a client asks for HTML by name; every browser does, and ``*/*`` alone doesn't."""
-    ranges = [choice.lower().replace(" ", "").split(";") for choice in ",".join(accept).split(",")]
+    ranges = [choice.lower().replace(" ", "").split(";", 9)[:9] for choice in choices(accept)]
     return any(
         media in ("text/html", "application/xhtml+xml") and not any(re.fullmatch(r"q=0(\.0*)?", one) for one in rest)
         for media, *rest in ranges

@@ -877,7 +877,7 @@ def test_every_page_may_read(service, path):
         answer = httpx.get(f"{service.url}{path}", headers=origin)
 
         assert answer.headers["access-control-allow-origin"] == "*"
-        assert answer.headers["vary"] == "Origin"
+        assert answer.headers["vary"] == ("Accept-Encoding, Origin" if path == "/openapi.json" else "Origin")
         assert answer.headers["access-control-expose-headers"] == "ETag, Retry-After"
         assert "access-control-allow-credentials" not in answer.headers
 
@@ -1205,3 +1205,33 @@ def test_nothing_here_was_an_error_of_the_service(service, fenced, cut_off):
     for log in (service.log, fenced.log, cut_off.log):
         assert "Traceback" not in log
         assert [token for token in (TOKEN, OLD, HASHED, SCOPED, PREVIEWS, UNKNOWN) if token in log] == []
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/browser/vectr0.tgz"])
+def test_304_for_what_never_changes(service, path):
+    """What is made once has a strong ETag, and who has it is told so."""
+    first = httpx.get(f"{service.url}{path}")
+    etag = first.headers["etag"]
+    again = httpx.get(f"{service.url}{path}", headers={"If-None-Match": etag})
+
+    assert not etag.startswith("W/")
+    assert again.status_code == 304
+    assert (again.content, again.headers["etag"]) == (b"", etag)
+
+
+def test_the_description_is_compressed(service):
+    """Machines that take it compressed get it so."""
+    plain = httpx.get(f"{service.url}/openapi.json", headers={"Accept-Encoding": "identity"})
+    compressed = httpx.get(f"{service.url}/openapi.json", headers={"Accept-Encoding": "gzip"})
+
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert compressed.json() == plain.json()
+    assert plain.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("path", ["/deployments", "/deployments/web/production", "/deployments/web/production/latest"])
+def test_400_for_more_parameters_than_any_route_has(service, path):
+    """A query of thousands of parameters isn't taken apart to find the first that is wrong."""
+    answer = httpx.get(f"{service.url}{path}?{'a&' * 3900}")
+
+    assert "the query has over 32 parameters" in problem(answer, 400, "Bad Request")["detail"]
