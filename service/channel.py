@@ -46,8 +46,9 @@ class Channel:
     """
 
     __slots__ = (
-        "_behind", "_later", "_news", "_observer", "_scheduled", "_spreading", "changes", "frames", "known_at",
-        "loaded", "name", "needed_at", "pins", "read_at", "readers", "reads", "subscribers", "tallies", "waiting",
+        "_behind", "_later", "_news", "_observer", "_scheduled", "_spreading", "changes", "frames",
+        "is_doubted", "known_at", "loaded", "name", "needed_at", "pins", "read_at", "readers", "reads", "subscribers",
+        "tallies", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: ChannelName, later: Later, observer: Observer, news: News) -> None:
@@ -56,6 +57,8 @@ class Channel:
         """The kept deployments, oldest first."""
         self.loaded = False
         """True once the channel has been read."""
+        self.is_doubted = False
+        """True from when Redis is known to have something else until that has been read."""
         self.changes = 0
         """How often memory was changed: a read counts only if this stood still since it was sent."""
         # Dictionaries keep the order of arrival, a set has none: sockets and objects that were made after one another
@@ -129,7 +132,8 @@ class Channel:
             return False
         if any(frame.deployment.json == deployment.json for frame in self.frames):
             return True
-        if deployment.previous != self.newest or deployment.id <= (self.newest or 0):
+        if self.is_doubted or deployment.previous != self.newest or deployment.id <= (self.newest or 0):
+            self.is_doubted = True  # else what follows on this id might be put upon another record of it
             return False
         self._spread_all()  # before the oldest goes that somebody may still have to be sent
         before, frame = self.frames, DeploymentFrame(deployment)
@@ -154,7 +158,7 @@ class Channel:
         if forked_at is not None:
             for subscriber in self.subscribers:
                 subscriber.sent = min(subscriber.sent, forked_at - 1)
-        self.loaded = True
+        self.loaded, self.is_doubted = True, False
         self._changed()
         if self._news.is_read:
             news = self._new_since(before, forked_at) if was_loaded else self.frames[-1:]

@@ -199,6 +199,7 @@ class Relay:
         """Read a channel soon where memory has another newest record. Returns whether that is so."""
         if channel.newest_record == (newest and newest.json):
             return False
+        channel.is_doubted = True
         self._channels.read_soon(channel)
         return True
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import orjson
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
@@ -270,6 +271,35 @@ def test_message_that_follows_on_the_other_record_of_an_id_is_read_first():
         turn(loop)
         store.answer()
         turn(loop)
+
+        assert other.id == lost.id
+        assert client.frames == [first, lost, other, last]
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_message_that_follows_on_what_is_still_to_be_read_is_read_with_it(is_heard):
+    """What was found, or heard, under an id that memory has for another record comes before what follows on it."""
+    with relaying() as (loop, store, channels, relay):
+        client = Client(None)
+        first = store.append()
+        connect(channels, client)
+        turn(loop)
+        store.answer()
+        turn(loop)
+        lost = store.append()
+        relay._hear(Message(WEB, lost))
+        store.fail_over(lost=1, skew=1)
+        other = store.append()
+        if is_heard:
+            relay._hear(Message(WEB, other))
+        else:
+            loop.run_until_complete(relay._reconcile())
+        last = store.append()
+        relay._hear(Message(WEB, last))
+        turn(loop)
+        while store.reads:
+            store.answer()
+            turn(loop)
 
         assert other.id == lost.id
         assert client.frames == [first, lost, other, last]
