@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -41,10 +41,23 @@ def require(program: str) -> str:
     places = (BUILT, None, "/usr/sbin:/sbin:/usr/local/sbin")
     path = next(filter(None, (shutil.which(program, path=place) for place in places)), None)
     if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{program} is missing, and with CI=true nothing may be")
-        pytest.skip(f"{program} is not installed")
+        miss(f"{program} is not installed")
     return path
+
+
+def require_ipv6() -> None:
+    """Skip the test on a machine, such as many a container, whose loopback has no IPv6; fail it where CI=true."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        miss("this machine has no IPv6")
+
+
+def miss(what: str) -> NoReturn:
+    """Skip the test for what it can't have; fail it where CI=true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what}, and with CI=true nothing may be missing")
+    pytest.skip(what)
 
 
 def free_port() -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.parts import TOKEN, free_port, require, wait_until
+from tests.parts import TOKEN, free_port, require, require_ipv6, wait_until
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -72,14 +72,17 @@ def ask(path: Path) -> int:
 
 
 @pytest.mark.parametrize("variable", ["VECTR0_LISTEN", "PORT"])
-def test_all_addresses(variable, start):
+@pytest.mark.parametrize("hosts", [["127.0.0.1", "127.0.0.2"], ["[::1]"]], ids=str)
+def test_all_addresses(variable, hosts, start):
     """A port alone, in VECTR0_LISTEN or as platforms set PORT, is that of all addresses, of IPv4 and of IPv6."""
+    if "[::1]" in hosts:
+        require_ipv6()
     port = free_port()
     settings = {variable: f":{port}" if variable == "VECTR0_LISTEN" else str(port)}
     process = start(**settings)
 
     assert f"VECTR0 listens on http://127.0.0.1:{port}\n" in greeting(process)
-    for host in ("127.0.0.1", "127.0.0.2", "[::1]"):
+    for host in hosts:
         assert httpx.get(f"http://{host}:{port}/livez").status_code == 200
     process.terminate()
     assert process.wait(10) == 0
@@ -87,6 +90,7 @@ def test_all_addresses(variable, start):
 
 def test_a_port_that_is_taken_on_one_address():
     """All addresses are all: where a port is taken on one of them, of IPv6 alone, too, the service doesn't start."""
+    require_ipv6()
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
         port = other.getsockname()[1]
         done = subprocess.run(
@@ -98,10 +102,13 @@ def test_a_port_that_is_taken_on_one_address():
 
 
 @pytest.mark.parametrize(
-    ("host", "others"), [("127.0.0.2", "127.0.0.1"), ("[::1]", "127.0.0.1"), ("localhost", "127.0.0.2")]
+    ("host", "others"),
+    [("127.0.0.2", "127.0.0.1"), ("[::1]", "127.0.0.1"), ("localhost", "127.0.0.2")],
 )
 def test_one_address(host, others, start):
     """The health check asks at the one address that the service listens on, below a prefix, too."""
+    if host == "[::1]":
+        require_ipv6()
     listen = f"{host}:{free_port()}"
     start(VECTR0_LISTEN=listen, VECTR0_ROOT_PATH="/hub")
     elsewhere = health(VECTR0_LISTEN=listen.replace(host, others))
