@@ -16,7 +16,7 @@ _UNSEEN: Final = re.compile(
 def read_json(content: bytes) -> Any:
     """Return what JSON says. Raises ValueError for what is none, such as NaN, or is nested too deeply."""
     try:
-        return json.loads(utf8(content), parse_constant=_refuse, parse_float=_finite)
+        return json.loads(utf8(content).decode(), parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
