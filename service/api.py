@@ -286,12 +286,15 @@ async def _body(request: Request) -> bytes:
 
     Starlette's own limit isn't used: in place of every refusal of such a request, a 401 too, it answers in plain text.
     """
-    body = b""
+    too_large = Problem(413, f"the body is over {MAX_BODY_SIZE} bytes", headers={"Connection": "close"})
+    if int(request.headers.get("content-length", "0")) > MAX_BODY_SIZE:
+        raise too_large  # before a client that asks with "Expect: 100-continue" is told to send it
+    body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_SIZE:
-            raise Problem(413, f"the body is over {MAX_BODY_SIZE} bytes")
-    return body
+            raise too_large
+    return bytes(body)
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -18,10 +18,10 @@ from service.channel import Channel
 from service.channels import Channels
 from service.deployment import NAME_RULE, ChannelName, channel_name, event_id
 from service.frame import LAST_CHUNK, Frame, ping
+from service.handover import stream_opener
 from service.metrics import Metrics
 from service.origins import Origins, is_preflight
 from service.problem import Problem
-from service.protocol import stream_opener
 from service.relay import Relay
 from service.store import StoreUnavailableError
 from service.stream import RETRY_MS, RETRY_OVER_LIMIT_MS, Board, OpenStream, Stream, Streams, random_retry

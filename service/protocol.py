@@ -1,77 +1,199 @@
-"""The connection: uvicorn's HTTP protocol, with deadlines for slow peers and a way to hand it over to a stream."""
+"""The connection: reads requests one at a time, lets uvicorn answer them, and can be handed over to a stream.
+
+It is no subclass of uvicorn's protocol, which reads 256 KiB at once, queues what it finds there, and has no limits.
+"""
 
 import asyncio
+import logging
 import select
-from collections.abc import Callable, MutableMapping
-from typing import Any, Final, Protocol
+from http import HTTPStatus
+from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
 
-from service.stall import DRAIN_DEADLINE, Stall
+from service.handover import STREAM_EXTENSION, StreamProtocol
+from service.parser import Head, Parser
+from service.peer import Peer
+from service.problem import Problem
+from service.waiting import REQUEST_DEADLINE, Waiting
 
-REQUEST_DEADLINE: Final = 8.0
-"""Seconds for a request to be whole; uvicorn has no limit of its own for a header that drips in."""
+READ_SIZE: Final = 16 * 1024
+"""Bytes that are read at once; at most so many wait unparsed behind a request that is being answered."""
+UNREAD_LIMIT: Final = 16 * 1024
+"""Bytes of content that are still read after an answer that didn't wait for them, to keep the connection."""
 
-STREAM_EXTENSION: Final = "vectr0.stream"
-"""The ASGI extension: ``{"open": open_stream}``; see `Connection.open_stream`."""
+_BUFFER: Final = bytearray(READ_SIZE)
+"""Where all connections read into: what comes is used up before the next one reads."""
 
-
-class StreamProtocol(Protocol):
-    """What takes over a connection: an asyncio.Protocol that uvicorn can also shut down."""
-
-    def begin(self, transport: asyncio.Transport, connections: set[Any]) -> None:
-        """Take the transport, and a place among the connections that a shutdown ends, until it is lost."""
-
-    def shutdown(self) -> None:
-        """The process stops: say farewell and close."""
-
-
-OpenStream = Callable[[bytes, bytes, StreamProtocol | None], bool]
+logger = logging.getLogger("uvicorn.error")
 
 
-class Connection(HttpToolsProtocol):
+class Connection(Peer):
     """A connection that takes requests, until a stream takes it over."""
 
-    _deadline: asyncio.TimerHandle | None = None
-    _stall: Stall | None = None
-    _stopping = False
-    _answered: RequestResponseCycle | None = None
+    def __init__(
+        self,
+        waiting: Waiting,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(waiting, server_state.connections)
+        self._app = config.loaded_app
+        self._state = server_state
+        self._app_state = app_state
+        self._parser = Parser()
+        self._cycle: RequestResponseCycle | None = None
+        """The request that is received or answered; there is one at a time."""
+        self._unread = UNREAD_LIMIT
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Write to the socket at once, and hear of it as soon as it takes no more."""
-        super().connection_made(transport)
-        # Any byte that the kernel doesn't take counts as a stall. uvloop then tries to send before it buffers.
-        transport.set_write_buffer_limits(high=0)
-        self._expect_request()
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  # asyncio's
+        """Return where to read into."""
+        return _BUFFER
 
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser."""
-        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
-            self._expect_request()
-        super().data_received(data)
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        if self._is_deaf:
+            return
+        if self._queue is self._waiting.idle:
+            self._wait_in(self._waiting.receiving)
+        if self._parser.is_whole:
+            self._hold(_BUFFER[:nbytes])
+        else:
+            self._read(_BUFFER, nbytes)
 
-    def on_message_begin(self) -> None:
-        """Offer the application the way to this connection."""
-        super().on_message_begin()
-        self.scope["extensions"] = {STREAM_EXTENSION: {"open": self.open_stream}}
+    def eof_received(self) -> bool:
+        """Answer one who has said all, and listens on."""
+        self._has_ended = True
+        if self._is_closed or self._cycle is None or not self._parser.is_whole:
+            return False
+        self._cycle.keep_alive = False
+        return True
 
-    def on_headers_complete(self) -> None:
-        """Know which request is answered now: ``cycle`` is the latest, which may be pipelined behind it."""
-        super().on_headers_complete()
-        if not self.pipeline:
-            self._answered = self.cycle
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        super().connection_lost(exc)
+        if self._cycle is not None:
+            self._cycle.disconnected = True
+            self._cycle.message_event.set()
+        self._let_go()
 
-    def on_message_complete(self) -> None:
-        """Stop the clock: the request is whole."""
-        super().on_message_complete()
-        self._cancel_deadline()
+    def expire(self) -> None:
+        """Close; one that owes a request is told."""
+        if self._queue is self._waiting.receiving:
+            self._refuse(Problem(408, f"the request was not whole within {REQUEST_DEADLINE:g} seconds"))
+        elif self._queue is self._waiting.idle and _is_readable(self._transport):
+            self._wait_in(self._waiting.receiving)  # its next request is here, and only isn't read yet
+        else:
+            super().expire()
 
-    def on_response_complete(self) -> None:
-        """Stop the clock also for a request that was answered before it was whole."""
-        self._cancel_deadline()
-        if self.pipeline:
-            self._answered, _ = self.pipeline[-1]
-        super().on_response_complete()
+    def shutdown(self) -> None:
+        """End what can end; what can't is aborted after a while."""
+        self._stop()
+        if self._cycle is None or self._cycle.response_complete:
+            self._transport.close()
+        else:
+            self._cycle.keep_alive = False
+
+    def _read(self, data: bytes | bytearray, size: int) -> None:
+        """Read on, to the end of the request."""
+        parser = self._parser
+        try:
+            end = parser.feed(data, size)
+        except Problem as problem:
+            self._refuse(problem)
+            return
+        if parser.head is None:
+            return
+        cycle = self._cycle or self._begin(parser.head)
+        if cycle.response_complete:
+            self._pass_over(data[end:size])
+            return
+        if parser.is_whole or parser.content:
+            cycle.body += parser.content
+            cycle.more_body = not parser.is_whole
+            cycle.message_event.set()
+        if parser.is_whole:
+            self._wait_in(self._waiting.stalled if self.write_paused else None)
+            self._hold(data[end:size])
+        elif parser.content:
+            self._transport.pause_reading()  # until the application has taken it
+
+    def _pass_over(self, rest: bytes | bytearray) -> None:
+        """Drop content that the answer didn't wait for."""
+        self._unread -= len(self._parser.content)
+        if self._unread < 0:
+            self.close()
+        elif self._parser.is_whole:
+            self._rest = bytes(rest)
+            self._next()
+
+    def _hold(self, rest: bytes | bytearray) -> None:
+        """Keep what is behind a request; nothing, where the connection ends with the answer."""
+        if rest and self._cycle is not None and self._cycle.keep_alive:
+            self._rest = bytes(rest)
+            self._transport.pause_reading()
+
+    def _begin(self, head: Head) -> RequestResponseCycle:
+        """Have the application answer a request."""
+        cycle = self._cycle = RequestResponseCycle(
+            scope=head.scope(self._app_state, {STREAM_EXTENSION: {"open": self.open_stream}}),
+            transport=cast("Any", self),
+            flow=cast("Any", self),
+            logger=logger,
+            access_logger=logger,
+            access_log=False,
+            default_headers=self._state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects_continue,
+            keep_alive=head.keep_alive,
+            on_response=self._on_response,
+        )
+        task = asyncio.get_running_loop().create_task(cycle.run_asgi(self._app))
+        task.add_done_callback(self._state.tasks.discard)
+        self._state.tasks.add(task)
+        return cycle
+
+    def _on_response(self) -> None:
+        """Go on after an answer."""
+        self._state.total_requests += 1
+        if self.is_closing():
+            return
+        if self._parser.is_whole:
+            self._next()
+        elif self._parser.head is not None and self._parser.head.expects_continue:
+            self.close()  # the client may send its content now, or another request
+        else:
+            self.resume_reading()
+
+    def _next(self) -> None:
+        """Take the next request."""
+        rest, self._rest = self._rest, b""
+        self._cycle = None
+        self._unread = UNREAD_LIMIT
+        self._parser.next()
+        self._wait_in(self._waiting.receiving if rest else self._waiting.idle)
+        if rest:
+            self._read(rest, len(rest))
+        self.resume_reading()
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer what is no request, and close; an answer that is half written comes first."""
+        self._is_deaf = True
+        cycle = self._cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            cycle.keep_alive = False
+            self._wait_in(None)
+            return
+        if cycle is None or not cycle.response_started:
+            self.write(_encode(problem, self._state.default_headers))
+        if cycle is not None:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.close()
 
     def open_stream(self, head: bytes, first: bytes, stream: StreamProtocol | None) -> bool:
         """Answer the request with a stream: status 200, these header lines and first bytes, in one write.
@@ -80,81 +202,45 @@ class Connection(HttpToolsProtocol):
         is let go, some kilobytes and a dozen objects that garbage collections would look at. Without a stream the
         answer is over with the first bytes. Gives False where the client has gone meanwhile.
         """
-        transport = self.transport
-        if self._answered is None:
+        if self._cycle is None:
             return False
-        self._answered.response_started = self._answered.response_complete = True  # so uvicorn lets the ASGI call end
-        if transport.is_closing():
+        self._cycle.response_started = self._cycle.response_complete = True  # so uvicorn lets the ASGI call end
+        if self._has_ended or self.is_closing():
+            self.close()
             return False
-        date = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
-        transport.write(b"HTTP/1.1 200 OK\r\n" + date + head + first)
+        date = b"".join(b"%b: %b\r\n" % header for header in self._state.default_headers)
+        self._transport.write(b"HTTP/1.1 200 OK\r\n" + date + head + first)
         if stream is None:
-            transport.close()
-            return True
-        self._cancel_deadline()
-        if self._stall is not None:  # the stream begins one of its own
-            self._stall.end()
-        self.flow.resume_reading()  # a pipelined request may have paused it, and the end would go unheard
-        self.connections.discard(self)
-        self._let_go()
-        transport.set_protocol(stream)  # type: ignore[arg-type]  # it is an asyncio.Protocol, too
-        stream.begin(transport, self.connections)
-        if self._stopping:
-            self.loop.call_soon(stream.shutdown)
+            self.close()
+        else:
+            self._hand_over(stream)
         return True
 
-    def pause_writing(self) -> None:
-        """Give the peer a while to read on."""
-        super().pause_writing()
-        self._stall = Stall(self.transport, stopping=self._stopping)
-
-    def resume_writing(self) -> None:
-        """Go on writing: the peer has read."""
-        if self._stall is not None:
+    def _hand_over(self, stream: StreamProtocol) -> None:
+        transport = self._transport
+        if self._stall is not None:  # the stream begins one of its own
             self._stall.end()
-            self._stall = None
-        super().resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self._stall is not None:
-            self._stall.end()
-        self.cycle = self._answered or self.cycle  # this is the one that has to hear of it
-        super().connection_lost(exc)
+        self._connections.discard(self)
         self._let_go()
-
-    def shutdown(self) -> None:
-        """End what can end; what can't is aborted after DRAIN_DEADLINE."""
-        self._cancel_deadline()
-        self._stopping = True
-        super().shutdown()
-        self._deadline = self.loop.call_later(DRAIN_DEADLINE, self.transport.abort)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that was idle for long, unless its next request is here and only isn't read yet."""
-        if not _is_readable(self.transport):
-            super().timeout_keep_alive_handler()
+        transport.set_protocol(stream)  # type: ignore[arg-type]  # it is an asyncio.BufferedProtocol, too
+        transport.resume_reading()  # a pipelined request may have paused it, and the end would go unheard
+        stream.begin(transport, self._connections)
+        if self._stopping:
+            asyncio.get_running_loop().call_soon(stream.shutdown)
 
     def _let_go(self) -> None:
         """Drop what leads back here: freed by reference counts alone, it costs no garbage collection."""
-        self.pipeline.clear()
-        self.parser = self.cycle = self._answered = self.scope = None  # type: ignore[assignment]  # nothing comes after this
+        self._wait_in(None)
+        self._parser.close()
+        self._cycle = None
 
-    def _expect_request(self) -> None:
-        self._deadline = self.loop.call_later(REQUEST_DEADLINE, self._time_out)
 
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None and not self._stopping:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _time_out(self) -> None:
-        self._deadline = None
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-        self.transport.close()
+def _encode(problem: Problem, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the answer to what is no request that the application could answer."""
+    response = problem.response({"Connection": "close"})
+    status = b"HTTP/1.1 %d %b" % (problem.status, HTTPStatus(problem.status).phrase.encode())
+    lines = [b"%b: %b" % header for header in (*headers, *response.raw_headers)]
+    return b"\r\n".join([status, *lines, b"", bytes(response.body)])
 
 
 def _is_readable(transport: asyncio.Transport) -> bool:
@@ -162,15 +248,3 @@ def _is_readable(transport: asyncio.Transport) -> bool:
     polling = select.poll()
     polling.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
     return bool(polling.poll(0))
-
-
-def stream_opener(scope: MutableMapping[str, Any]) -> OpenStream:
-    """Give a request's `Connection.open_stream`.
-
-    Raises RuntimeError on any other server than this service's own.
-    """
-    extension = scope.get("extensions", {}).get(STREAM_EXTENSION)
-    if extension is None:
-        raise RuntimeError("streams need this service's own server: run it with `python -m service` or `vectr0`")
-    opener: OpenStream = extension["open"]
-    return opener

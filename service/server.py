@@ -22,6 +22,7 @@ from service import app, logs
 from service.bind import BACKLOG
 from service.protocol import Connection
 from service.settings import Settings
+from service.waiting import Waiting
 
 LAST_RESORT: Final = 4.7
 """Seconds from a signal until the process is ended, whatever still hangs."""
@@ -43,17 +44,17 @@ def raise_descriptor_limit() -> int:
 
 def serve(settings: Settings, listening: socket.socket) -> None:
     """Serve until a signal ends it."""
+    waiting = Waiting(raise_descriptor_limit(), settings.keep_alive)
     config = Config(
         functools.partial(_create, settings),
         factory=True,
-        http=Connection,
+        http=functools.partial(Connection, waiting),  # type: ignore[arg-type]  # uvicorn only calls it
         ws="none",
         loop="service.loop:Loop",
         lifespan="on",
         interface="asgi3",
         workers=settings.workers,
         backlog=BACKLOG,
-        timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=4,
         log_config=None,
         access_log=False,

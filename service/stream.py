@@ -35,13 +35,16 @@ PIECE: Final = 50
 PIECES: Final = 4
 """Pieces after which the event loop gets its turn."""
 
+_PASSED_OVER: Final = bytearray(4096)
+"""Where all streams read into."""
+
 
 def random_retry(between: tuple[int, int]) -> Frame:
     """Tell one browser when to connect again."""
     return retry(random.randint(*between))  # noqa: S311  # jitter
 
 
-class OpenStream(asyncio.Protocol):
+class OpenStream(asyncio.BufferedProtocol):
     """What a stream of one channel and a board have in common: a connection that is written to, or takes no more."""
 
     __slots__ = ("_chunked", "_connections", "_stall", "_streams", "_transport", "flowing", "slot")
@@ -76,8 +79,14 @@ class OpenStream(asyncio.Protocol):
         if self.flowing:
             self._transport.write(frame.chunk if self._chunked else frame.event)
 
-    def data_received(self, data: bytes) -> None:
-        """Pass over what a client sends that has nothing more to say."""
+    @staticmethod
+    def get_buffer(sizehint: int) -> bytearray:  # noqa: ARG004  # asyncio's
+        """Return where to read into what a client sends that has nothing more to say; it is passed over."""
+        return _PASSED_OVER
+
+    @staticmethod
+    def buffer_updated(nbytes: int) -> None:
+        """Pass over it. Both are static, so that a transport keeps no two method objects for each stream."""
 
     def pause_writing(self) -> None:
         """Write nothing until the socket takes more: what is missed then is in the channel's memory."""
