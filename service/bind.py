@@ -15,6 +15,8 @@ SEND_BUFFER: Final = 64 * 1024
 """Bytes that the kernel keeps for a client that doesn't read (it counts twice that, with its own overhead)."""
 DEAD_PEER_DEADLINE_MS: Final = 25_000
 """Milliseconds after which unacknowledged data means that the peer is gone (TCP_USER_TIMEOUT, RFC 5482)."""
+IDLE_PROBE: Final = 60
+"""Seconds of silence after which the kernel asks a peer whether it's still there (TCP_KEEPIDLE)."""
 PERMISSIONS: Final = 0o666
 """Of a socket's file: every user of this machine may connect, as to a port. Its folder can keep some out."""
 
@@ -58,11 +60,20 @@ def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_DEADLINE_MS)
+        _probe_idle_peers(listening)
         listening.bind((host, port))
     except OSError:
         listening.close()
         raise
     return listening
+
+
+def _probe_idle_peers(listening: socket.socket) -> None:
+    """Have the kernel find out that an idle peer is gone: TCP_USER_TIMEOUT only sees data that isn't acknowledged."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", IDLE_PROBE), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):  # macOS has another name for the first
+            listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _bind_file(path: str) -> socket.socket:

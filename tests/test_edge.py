@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pwd
+import re
 import resource
 import shutil
 import socket
@@ -550,3 +551,16 @@ async def test_no_descriptor_is_left(short_replica):
 def cpu_ticks(replica: Replica) -> int:
     fields = Path(f"/proc/{replica.pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def test_idle_peers_are_probed(shared):
+    """The kernel asks a silent client after a minute whether it's still there: every accepted connection has the timer."""
+    connection = connect(shared, LIVEZ)
+    answers(connection)
+    port = connection.getsockname()[1]
+    listed = subprocess.run(["ss", "-tno", f"dport = :{port}"], capture_output=True, text=True, check=True).stdout
+    connection.close()
+
+    match = re.search(r"timer:\(keepalive,(\d+)sec", listed)
+    assert match, listed
+    assert int(match[1]) <= 60
