@@ -72,7 +72,8 @@ async def test_documented_user_suffices(redis_server, database, start_replica):
     """Hubs that run as this user are refused nothing, from the start to the end."""
     a, b = start_replica(redis_url=redis_server.url), start_replica(redis_url=redis_server.url)
     await use(redis_server, database, a, b)
-    await asyncio.sleep(13)  # until the counts of the one that was killed are gone, and its name as well
+    replicas = ("-n", database, "SCARD", "vectr0:replicas")
+    await eventually(lambda: redis_server.cli(*replicas) in ("0", "1"), 60, "the end of the killed one's name")
 
     assert a.terminate() == 0
     assert denied(redis_server) == ""
