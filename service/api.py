@@ -225,6 +225,8 @@ async def _loaded(request: Request) -> Channel:
     channel = channels.open(_name(request))
     if not channel.loaded:
         await _read(channels, channel)
+        if not channel.frames:
+            channels.pass_by(channel)
     return channel
 
 

@@ -97,6 +97,11 @@ class Channel:
         """The newest deployment in memory, as it is stored: two primaries may give two records one id."""
         return self.frames[-1].deployment.json if self.frames else None
 
+    @property
+    def is_needed(self) -> bool:
+        """Tell whether a request or a stream holds on to it."""
+        return bool(self.pins or self.subscribers or self.waiting)
+
     def replay(self, last_event_id: int | None) -> list[DeploymentFrame]:
         """What a stream that starts now gets first: all kept after its id, or the newest where it has none."""
         start = self._start(last_event_id)

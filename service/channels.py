@@ -1,8 +1,10 @@
 """The channels: which are in the memory of this process, which are to be read, and which may go."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Final, Protocol
 
 from service.channel import Channel, Observer, Subscriber
@@ -16,6 +18,10 @@ IDLE_LIFETIME: Final = 300.0
 LINGER: Final = 60.0
 """Seconds for which all channels are kept up after the last board has left: the next one finds them there."""
 
+MAX_PASSING: Final = 1000
+"""Channels without deployments that are kept until the next `Channels.let_go`, for who asks for them again."""
+SLICE: Final = 2000
+"""Channels after which the event loop gets its turn."""
 READ_INTERVAL: Final = 1.0
 """Seconds between two reads that ids ahead of memory ask for: whoever makes ids up must not reach Redis with them."""
 
@@ -44,6 +50,7 @@ class Channels:
         self._watched_until = float("-inf")
         self._unread: dict[Channel, float] = {}
         self._unread_changed = asyncio.Event()
+        self._passing: deque[Channel] = deque()
 
     def add_watcher(self, watcher: Watcher) -> None:
         """Tell a board of everything from now on."""
@@ -106,12 +113,18 @@ class Channels:
         finally:
             channel.pins -= 1
 
+    def pass_by(self, channel: Channel) -> None:
+        """Note that a request asked for a channel that has no deployments: only some of those are kept meanwhile."""
+        self._passing.append(channel)
+        if len(self._passing) > MAX_PASSING:
+            self._let_go_empty(self._passing.popleft())
+
     async def unread(self, limit: int) -> list[Channel]:
         """Wait for channels to be read, and give those that are due, no longer as unread."""
         while True:
             self._unread_changed.clear()
             now = self._clock()
-            due = [channel for channel, at in self._unread.items() if at <= now][:limit]
+            due = [*islice((channel for channel, at in self._unread.items() if at <= now), limit)]
             for channel in due:
                 del self._unread[channel]
                 channel.read_at = now
@@ -122,15 +135,39 @@ class Channels:
                 async with asyncio.timeout(None if next_due is None else next_due - now):
                     await self._unread_changed.wait()
 
-    def let_go(self) -> None:
+    async def let_go(self) -> None:
         """Drop the channels that nobody needs: empty ones at once, others after IDLE_LIFETIME.
 
         Names that were made up go also while Redis is away, and whoever watches: what has deployments is in the index.
         """
         now, is_watched = self._clock(), self.is_watched
-        for name, channel in tuple(self._channels.items()):
-            if channel.pins or channel.subscribers or channel.waiting:
+        for number, channel in enumerate(self, start=1):
+            if channel.is_needed:
                 channel.needed_at = now
-            elif not channel.frames or (not is_watched and channel.needed_at + IDLE_LIFETIME < now):
-                del self._channels[name]
-                self._unread.pop(channel, None)
+            elif channel.frames and not is_watched and channel.needed_at + IDLE_LIFETIME < now:
+                self._drop(channel)
+            else:
+                self._let_go_empty(channel)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        self._passing.clear()
+
+    def _let_go_empty(self, channel: Channel) -> None:
+        if not channel.frames and not channel.is_needed:
+            self._drop(channel)
+
+    def _drop(self, channel: Channel) -> None:
+        if self._channels.get(channel.name) is channel:
+            del self._channels[channel.name]
+            self._unread.pop(channel, None)
+
+
+def settle(futures: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
+    """End the waiting of those who haven't gone."""
+    for future in futures:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)

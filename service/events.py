@@ -82,6 +82,8 @@ class Events:
         undecided = not channel.loaded or channel.is_behind(last_event_id)
         if undecided:
             undecided = not await self._is_read(channel)
+            if not channel.frames:
+                self._channels.pass_by(channel)
         stream = Stream(self._streams, channel, chunked=_is_chunked(scope))
         replay = [] if undecided else [frame.numbered for frame in channel.replay(last_event_id)]
         if self._open(scope, stream, replay, is_full=self._streams.is_full):

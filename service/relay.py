@@ -11,24 +11,23 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Final
 
 from service.channel import Channel
-from service.channels import Channels
+from service.channels import Channels, settle
 from service.deafness import Deafness
 from service.deployment import ChannelName, Deployment
 from service.metrics import Metrics, RelayState
+from service.reads import READ_BATCH, RETRY_INTERVAL, Reads
 from service.store import Store, StoreUnavailableError
 from service.subscription import Confirmation, Message, Subscription, subscribe
 
 RECONCILE_INTERVAL: Final = (3.0, 5.0)
 """Seconds between two reconciles, with the jitter that keeps replicas apart."""
 FIRST_RETRY_INTERVAL: Final = (0.0, 0.2)
-RETRY_INTERVAL: Final = (0.5, 1.5)
-"""Seconds between two attempts while Redis is away."""
 SURVEY_INTERVAL: Final = 1.0
 """Seconds between two passes over Redis, whatever is asked."""
-READ_BATCH: Final = 50
-"""Channels whose histories one round trip reads: then the event loop gets its turn."""
 ID_BATCH: Final = 200
-"""The same where only the newest records are read."""
+"""Channels whose newest records one round trip reads: then the event loop gets its turn."""
+NAME_BATCH: Final = 1000
+"""The same where it is only asked which of them are known."""
 
 logger = logging.getLogger("vectr0.relay")
 
@@ -40,6 +39,7 @@ class Relay:
         self._store = store
         self._channels = channels
         self._metrics = metrics
+        self._reads = Reads(store, channels, self._read_failed)
         self._subscribed: bool | None = None
         """None until the first attempt has ended."""
         self._confirmations = 0
@@ -61,7 +61,7 @@ class Relay:
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         """Return what has to run until cancelled, side by side: with one of them gone there is no relay."""
-        return [self._listen_forever(), self._reconcile_forever(), self._read_forever()]
+        return [self._listen_forever(), self._reconcile_forever(), self._reads.run()]
 
     async def survey(self) -> None:
         """Wait until every channel with deployments is in memory, where it is watched. Raises StoreUnavailableError."""
@@ -132,12 +132,12 @@ class Relay:
                 await self._reconcile(askers, is_asked=bool(askers or surveyors))
             except StoreUnavailableError as error:
                 self._failed(error)
-                _settle([*askers, *surveyors], error)
+                settle([*askers, *surveyors], error)
                 interval = RETRY_INTERVAL
             else:
                 if self._subscribed is not None:
                     self._enter("live" if self._subscribed else "polling")
-                _settle(surveyors, None)
+                settle(surveyors, None)
                 interval = RECONCILE_INTERVAL
             await _wait(self._reconcile_now, random.uniform(*interval))  # noqa: S311  # jitter
 
@@ -158,24 +158,40 @@ class Relay:
 
         Where it is watched or asked for, all that Redis knows are in use, and their ids make the index.
         """
-        self._channels.let_go()
+        await self._channels.let_go()
         self._metrics.channels.set(len(self._channels))
         is_watched = self._channels.is_watched
-        names = {channel.name for channel in self._channels if channel.loaded}
+        empty = [channel.name for channel in self._channels if channel.loaded and not channel.frames]
         is_whole = is_watched or is_asked
         if is_whole:
             self._channels.index.begin()
-            names.update(await self._store.names())
-        found = await self._compare(sorted(names))
+            known: Iterable[ChannelName] = await self._store.names()
+        else:
+            known = await self._known(empty)
+        names = {*known, *(channel.name for channel in self._channels if channel.frames)}
+        found = await self._compare(sorted(names), empty)
         if is_whole:
             self._channels.index.finish(found)
-            _settle(askers, None)
+            settle(askers, None)
         if is_watched:
             await self._load(found)
         self._channels.surveyed = is_watched
 
-    async def _compare(self, names: list[ChannelName]) -> dict[ChannelName, int]:
-        """Return the newest ids of those that have any. What memory has otherwise is read soon."""
+    async def _known(self, empty: Sequence[ChannelName]) -> list[ChannelName]:
+        """Return which of the channels that had no deployment may have one by now.
+
+        Anybody can open streams on names that were made up: a read for each of those would go on as long as they do.
+        """
+        known: list[ChannelName] = []
+        for start in range(0, len(empty), NAME_BATCH):
+            known += await self._store.known(empty[start : start + NAME_BATCH])
+        return known
+
+    async def _compare(self, names: list[ChannelName], empty: Iterable[ChannelName]) -> dict[ChannelName, int]:
+        """Return the newest ids of those that have any. What memory has otherwise is read soon.
+
+        The ``empty`` ones had none, unless they are among the names.
+        """
         ids: dict[ChannelName, int] = {}
         found: dict[ChannelName, Deployment | None] = {}
         confirmations, healed = self._confirmations, 0
@@ -188,6 +204,10 @@ class Relay:
                 if channel is not None and channel.loaded:
                     found[name] = newest
                     healed += self._heal(channel, newest)
+        for name in empty:
+            channel = self._channels.get(name)
+            if channel is not None and not channel.frames:
+                found.setdefault(name, None)
         if self._subscribed and confirmations == self._confirmations:
             self._compared = True
             self._deaf = self._deafness.find(found) or self._deaf
@@ -209,49 +229,12 @@ class Relay:
         for start in range(0, len(names), READ_BATCH):
             channels = [self._channels.open(name) for name in names[start : start + READ_BATCH]]
             if unloaded := [channel for channel in channels if not channel.loaded]:
-                await self._read(unloaded)
+                await self._reads.read(unloaded)
             await asyncio.sleep(0)
 
-    async def _read_forever(self) -> None:
-        while True:
-            batch = await self._channels.unread(READ_BATCH)
-            try:
-                await self._read(batch)
-            except StoreUnavailableError as error:
-                self._failed(error)
-                self._reconcile_now.set()
-                await asyncio.sleep(random.uniform(*RETRY_INTERVAL))  # noqa: S311  # jitter
-
-    async def _read(self, batch: list[Channel]) -> None:
-        """Read the history of channels in one round trip.
-
-        A read counts only if its channel's memory stood still since it was sent; else it is repeated: the message
-        that was taken meanwhile, or the read that overtook this one, may know more.
-        """
-        sent = [(channel, channel.changes, channel.readers) for channel in batch]
-        for channel in batch:
-            channel.readers = []
-            channel.reads += 1
-            channel.pins += 1  # or it would be let go meanwhile, and another read in its place
-        numbers, now = [channel.reads for channel in batch], asyncio.get_running_loop().time()
-        try:
-            histories = await self._store.histories([channel.name for channel in batch])
-        except StoreUnavailableError as error:
-            for channel, _, readers in sent:
-                _settle(readers, error)
-                self._channels.read_soon(channel)
-            raise
-        finally:
-            for channel in batch:
-                channel.pins -= 1
-        for (channel, changes, readers), history, number in zip(sent, histories, numbers, strict=True):
-            if channel.changes != changes:
-                channel.readers += readers
-                self._channels.read_soon(channel)
-            else:
-                channel.replace(history, number)
-                channel.known_at = now
-                _settle(readers, None)
+    def _read_failed(self, error: StoreUnavailableError) -> None:
+        self._failed(error)
+        self._reconcile_now.set()
 
     def _failed(self, error: StoreUnavailableError) -> None:
         self.last_error = error
@@ -272,16 +255,6 @@ class Relay:
                 logger.warning("No subscription, deployments arrive by polling: %s", self.last_error)
             case "down":
                 logger.warning("Redis is away, serving from memory: %s", self.last_error)
-
-
-def _settle(futures: Iterable[asyncio.Future[None]], error: Exception | None) -> None:
-    for future in futures:
-        if future.done():  # who waited for it is gone
-            continue
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

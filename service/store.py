@@ -205,6 +205,18 @@ class Store:
                 self.oddities.pass_over(self._channels, "a name that no channel can have")
             return sorted(found)
 
+    async def known(self, channels: Sequence[ChannelName]) -> set[ChannelName]:
+        """Return those of these channels that Redis knows, in one command; some may be empty."""
+        async with self._operation(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("ROLE")
+            pipe.smismember(self._channels, [*channels])
+            role, reply = await pipe.execute(raise_on_error=False)
+            _refuse_replica(role)
+            if is_wrong_type(reply) or isinstance(reply, NoPermissionError):
+                self.oddities.pass_over(self._channels, reply)
+                return set(channels)  # each is read then
+            return {channel for channel, is_known in zip(channels, answered(reply), strict=True) if is_known}
+
     async def histories(self, channels: Sequence[ChannelName]) -> list[list[Deployment]]:
         """Read the kept deployments of each channel, oldest first, in one round trip."""
         async with self._operation(), self._redis.pipeline(transaction=False) as pipe:

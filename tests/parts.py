@@ -229,6 +229,18 @@ class Replica:
             self.process.wait()
 
 
+async def reconciles(replica: Replica, count: int) -> None:
+    """Wait until a replica has compared memory with Redis so many more times."""
+
+    def made() -> float:
+        return sum(replica.metric(f'vectr0_relay_reconciles_total{{result="{one}"}}') for one in ("level", "healed"))
+
+    wanted = await asyncio.to_thread(made) + count
+    async with asyncio.timeout(60):
+        while await asyncio.to_thread(made) < wanted:
+            await asyncio.sleep(0.2)
+
+
 def deployment(app: str = "web", environment: str = "production", **fields: object) -> dict[str, object]:
     """What a CI pipeline posts."""
     return {

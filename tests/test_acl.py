@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.parts import TOKEN, Listener, RedisServer, Replica, deployment, documented_user, eventually, post
+from tests.parts import TOKEN, Listener, RedisServer, Replica, deployment, documented_user, eventually, post, reconciles
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +46,9 @@ async def use(redis_server: RedisServer, database: str, *replicas: Replica) -> N
     await eventually(
         lambda: all(replica.health()["relay"]["state"] == "live" for replica in replicas), what="live relays"
     )
+    waiting = await Listener.open(f"{a.url}/events/nobody/nowhere")
+    await reconciles(a, 2)  # and before there is a board: then all names are read
+    await waiting.close()
     listeners = [await Listener.open(f"{replica.url}{path}") for replica in replicas for path in (STREAM, "/events")]
     first = await asyncio.to_thread(post, a.url, key="k")
     repeat = await asyncio.to_thread(post, b.url, key="k")
@@ -118,3 +121,19 @@ async def test_user_who_may_not_ask_for_the_role(redis_server, start_replica):
 
     assert recorded.status_code == 201
     assert listed.json() == {"deployments": [recorded.json()]}
+
+
+@pytest.mark.parametrize("database", ["0"], indirect=True)
+async def test_user_of_before_who_may_not_ask_for_names(redis_server, start_replica):
+    """Without SMISMEMBER a stream on a name that nobody has recorded is read for, as any other."""
+    redis_server.cli("ACL", "SETUSER", "vectr0", "-smismember")
+    replica = start_replica(redis_url=redis_server.url)
+    waiting = await Listener.open(f"{replica.url}/events/web/production")
+    await reconciles(replica, 2)
+    state = replica.health()["relay"]["state"]
+    recorded = await asyncio.to_thread(post, replica.url)
+    await waiting.has(1)
+    await waiting.close()
+
+    assert state == "live"
+    assert waiting.deployments == [recorded.json()]

@@ -572,13 +572,13 @@ async def test_channel_that_nobody_is_on_may_leave_memory(replicas):
     await b.turn()
     for _ in range(200):
         await a.turn()
-        a.channels.let_go()
+        await a.channels.let_go()
     assert a.channels.get(WEB)
     close(streams)
     await b.turn()
     for _ in range(200):
         await a.turn()
-        a.channels.let_go()
+        await a.channels.let_go()
 
     assert a.channels.get(WEB) is None
 

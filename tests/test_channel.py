@@ -356,11 +356,11 @@ async def test_channel_nobody_recorded_is_let_go_at_once():
     channel = registry.open(WEB)
     channel.replace([])
     stream = joined(channel)
-    registry.let_go()
+    await registry.let_go()
     assert registry.get(WEB) is channel
 
     channel.leave(stream)
-    registry.let_go()
+    await registry.let_go()
     assert registry.get(WEB) is None
 
 
@@ -370,11 +370,11 @@ async def test_channel_is_let_go_when_nobody_has_needed_it_for_a_while():
     channel = registry.open(WEB)
     channel.replace(chain(1))
     clock.now += IDLE_LIFETIME - 1
-    registry.let_go()
+    await registry.let_go()
     assert registry.get(WEB) is channel
 
     clock.now += 2
-    registry.let_go()
+    await registry.let_go()
     assert registry.get(WEB) is None
 
 
@@ -421,11 +421,11 @@ async def test_channel_that_is_being_read_stays():
     registry, _, loop, board = watched()
     channel = registry.open(WEB)
     channel.pins += 1  # as the relay does while it reads
-    registry.let_go()
+    await registry.let_go()
     assert registry.get(WEB) is channel
     channel.replace(chain(1))
     channel.pins -= 1
-    registry.let_go()
+    await registry.let_go()
     loop.run()
 
     assert registry.get(WEB) is channel
@@ -440,7 +440,7 @@ async def test_made_up_names_are_let_go_whoever_watches():
         registry.read_soon(channel)
         if number % 2:
             channel.replace([])
-    registry.let_go()
+    await registry.let_go()
 
     assert len(registry) == 0
 
@@ -519,11 +519,11 @@ async def test_channels_stay_when_the_last_board_leaves():
     watched_for = []
     for seconds in (LINGER - 1, 2):
         clock.now += seconds
-        registry.let_go()
+        await registry.let_go()
         watched_for.append(registry.is_watched)
 
     assert watched_for == [True, False]
     assert len(registry) == 1
     clock.now += IDLE_LIFETIME
-    registry.let_go()
+    await registry.let_go()
     assert len(registry) == 0

@@ -67,6 +67,9 @@ class Scripted:
             await future
         return [history[-1] if history else None for _ in channels]
 
+    async def known(self, channels: Sequence[ChannelName]) -> set[ChannelName]:
+        return {*channels} if self.history else set()
+
     async def names(self) -> list[ChannelName]:
         return [WEB]
 
@@ -125,7 +128,7 @@ def relaying() -> Iterator[tuple[asyncio.AbstractEventLoop, Scripted, Channels, 
 
     loop.run_until_complete(make())
     channels, relay = made
-    reading = loop.create_task(relay._read_forever())
+    reading = loop.create_task(relay._reads.run())
     try:
         yield loop, store, channels, relay
     finally:
@@ -188,7 +191,7 @@ def test_read_that_another_read_overtook_is_repeated():
         turn(loop)
         earlier = store.reads.popleft()
         store.append()
-        overtaking = loop.create_task(relay._read([channel]))
+        overtaking = loop.create_task(relay._reads.read([channel]))
         turn(loop)
         store.answer()
         turn(loop)
