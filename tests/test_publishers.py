@@ -733,7 +733,7 @@ def test_new_key(start_replica, issuer, tmp_path, client):
     inputs = ("APP", "ENVIRONMENT", "VERSION", "COMMIT", "BUILD_NUMBER", "BUILD_TIME", "TAG", "AUDIENCE")
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "VECTR0_"))},
-        **dict.fromkeys(inputs, ""), "OIDC": "false", "HUB_URL": replica.url, "HUB_TOKEN": token, "FILE": str(file),
+        **dict.fromkeys(inputs, ""), "OIDC": "false", "TIMEOUT": "60", "HUB_URL": replica.url, "HUB_TOKEN": token, "FILE": str(file),
         "VECTR0_URL": replica.url, "VECTR0_ID_TOKEN": token,
     }  # fmt: skip
     done = subprocess.run(arguments, env=environ, capture_output=True, text=True, timeout=60, check=False)
