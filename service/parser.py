@@ -83,6 +83,11 @@ class Parser:
         self._is_offer = False
         self._tail = b""
 
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether a part of a request was read."""
+        return self._head_size > 0
+
     def feed(self, data: bytes | bytearray, size: int) -> int:
         """Read on in the first ``size`` bytes, to the end of the request at most. Return where it stopped.
 

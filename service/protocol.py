@@ -82,12 +82,17 @@ class Connection(Peer):
         self._let_go()
 
     def expire(self) -> None:
-        """Close; one that owes a request is told."""
-        if self._queue is self._waiting.receiving:
+        """Close; one that has begun a request is told.
+
+        What is here, and only isn't read yet, is read first. It can't go on like that for ever: a head and the content
+        that nobody takes have their limits.
+        """
+        is_receiving = self._queue is self._waiting.receiving
+        if (is_receiving or self._queue is self._waiting.idle) and _is_readable(self._transport):
+            self._wait_in(self._waiting.receiving)
+        elif is_receiving and self._parser.has_begun:
             self._refuse(Problem(408, f"the request was not whole within {REQUEST_DEADLINE:g} seconds"))
-        elif self._queue is self._waiting.idle and _is_readable(self._transport):
-            self._wait_in(self._waiting.receiving)  # its next request is here, and only isn't read yet
-        else:
+        else:  # browsers connect ahead of requests: to one that it sends later, a 408 would be the answer
             super().expire()
 
     def shutdown(self) -> None:
