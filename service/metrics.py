@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from service.deployment import Deployment
 
@@ -110,8 +111,27 @@ class Metrics:
             return generate_latest(self._registry)
         _forget_dead_workers(Path(self._shared_folder))
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, path=self._shared_folder)  # type: ignore[no-untyped-call]  # untyped there
+        registry.register(_Workers(Path(self._shared_folder)))
         return generate_latest(registry)
+
+
+class _Workers(Collector):
+    """The files of all workers, but for those that one makes at this moment: they are empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(path) for path in self._folder.glob("*.db") if _is_filled(path)]
+        metrics: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # untyped there
+        return metrics
+
+
+def _is_filled(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # of a worker that is dead
+        return False
 
 
 def _forget_dead_workers(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import distribution
@@ -61,9 +62,12 @@ def miss(what: str) -> NoReturn:
 
 
 def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    """Find a port below those that the kernel gives to whoever connects: it stays free until it is listened on."""
+    while True:
+        port = random.randint(10_000, 32_000)
+        with suppress(OSError), socket.socket() as listening:
+            listening.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "the condition") -> None:
@@ -170,6 +174,8 @@ class RedisServer:
 class Replica:
     """The service as a process of its own: `python -m service`."""
 
+    arguments: Sequence[str] = ("-m", "service")
+
     def __init__(self, folder: Path, **settings: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -185,7 +191,7 @@ class Replica:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("VECTR0_")}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "service"], env={**environ, **self.settings}, stdout=log, stderr=log
+                [sys.executable, *self.arguments], env={**environ, **self.settings}, stdout=log, stderr=log
             )
         if wait:
             wait_until(self.is_ready, timeout=20, what=f"the service ({self.log_path.read_text()})")
@@ -201,6 +207,11 @@ class Replica:
     @property
     def log(self) -> str:
         return self.log_path.read_text()
+
+    def logs_on(self, start: int) -> str:
+        """Wait for a whole line behind so many characters of the log, and give what is there."""
+        wait_until(lambda: "\n" in self.log[start:], what="a line of the log")
+        return self.log[start:]
 
     @property
     def pid(self) -> int:

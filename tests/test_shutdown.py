@@ -320,3 +320,17 @@ async def test_a_failing_relay_ends_the_process(redis_server, tmp_path):
     assert [len(listener.retries) for listener in listeners] == [2] * 40
     assert replica.log.count("CRITICAL vectr0: a task that this service can't do without has failed") == 1
     assert "RuntimeError: the test asked for this" in replica.log
+
+
+async def test_metrics_while_a_worker_starts(redis_server, start_replica, tmp_path, monkeypatch):
+    """The file in which a worker is about to write its metrics is empty for a moment; the others' are told then, too."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    replica = await start(start_replica, redis_server, 2)
+    [folder] = tmp_path.glob("vectr0-metrics-*")
+    for name in ("counter_1.db", "gauge_livesum_1.db", "histogram_1.db"):
+        (folder / name).touch()
+    response = await asyncio.to_thread(httpx.get, f"{replica.url}/metrics")
+
+    assert response.status_code == 200
+    assert f"{LIVE} 2.0" in response.text
+    assert complaints(replica) == []
