@@ -1,7 +1,13 @@
 """The command: `python -m service`, installed as `vectr0`. Alone, or with options alone, it serves."""
 
-import os
+# Before anything that takes time: the first process of a container ignores a SIGTERM for which it has no handler, and
+# what ends the container would wait for it in vain.
+import signal
 import sys
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, Final

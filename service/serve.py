@@ -1,6 +1,7 @@
 """`vectr0 serve`: the service itself, and what it says when it starts."""
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ import click
 
 from service.bind import ListenError, bound
 from service.settings import SETTINGS, InvalidSettingsError, Settings, read
+
+SHARED_METRICS: Final = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+"""The variables with which prometheus_client shares metrics between processes; the second is that of old versions."""
 
 HELP: Final = """
 Serve VECTR0: tell every open browser tab that a new version of its web application was deployed.
@@ -40,9 +44,12 @@ def _settings_help() -> str:
 @click.pass_obj
 def command(environ: Mapping[str, str], listen: str | None, workers: str | None, redis_url: str | None) -> None:
     """Serve until a signal ends it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while it starts
     options = {"VECTR0_LISTEN": listen, "VECTR0_WORKERS": workers, "VECTR0_REDIS_URL": redis_url}
     environ = {**environ, **{name: value for name, value in options.items() if value is not None}}
     if environ.get("VECTR0_WORKERS", "1").strip() in ("", "1"):
+        for name in SHARED_METRICS:  # those of another program, whose variable was inherited
+            os.environ.pop(name, None)
         _serve(environ)  # and write no file, for there may be no place to write to
         return
     try:
@@ -52,7 +59,7 @@ def command(environ: Mapping[str, str], listen: str | None, workers: str | None,
                 "place for those: name a folder that can be written to with TMPDIR, such as a tmpfs")  # fmt: skip
     with folder:
         # prometheus_client chooses its multi-process mode when it is imported, by the server: so that comes later.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
+        os.environ.update(dict.fromkeys(SHARED_METRICS, folder.name))
         _serve(environ)
 
 
@@ -69,7 +76,7 @@ def _serve(environ: dict[str, str]) -> None:
     try:
         # KeyboardInterrupt is Ctrl-C, and everything has been ended in order.
         with bound(settings.listen) as listening, suppress(KeyboardInterrupt):
-            click.echo(_greeting(settings))
+            _greet(settings)
             server.serve(settings, listening)
     except ListenError as error:
         _refuse(str(error))
@@ -78,6 +85,13 @@ def _serve(environ: dict[str, str]) -> None:
 def _refuse(message: str) -> NoReturn:
     click.echo(message, err=True)
     sys.exit(2)
+
+
+def _greet(settings: Settings) -> None:
+    try:
+        click.echo(_greeting(settings))
+    except OSError:  # a full disk, or a reader who is gone: that is no reason not to serve
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  # which the interpreter flushes at the end
 
 
 def _greeting(settings: Settings) -> str:

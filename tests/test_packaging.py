@@ -61,7 +61,7 @@ def test_imports_go_one_way():
         ("redis", {"connections", "outage", "store", "subscription"}),
         ("fakeredis", {"connections"}),
         ("jwt", {"issuer", "publishers"}),
-        ("uvicorn", {"protocol", "server"}),
+        ("uvicorn", {"protocol", "quiet", "server", "supervisor"}),
         ("httptools", {"parser"}),
     ],
 )
@@ -114,7 +114,7 @@ def test_what_knows_no_http():
 
 
 def test_environment_variables_are_read_where_the_process_starts():
-    """No module looks into the environment but the commands, and two for prometheus_client's own variable."""
+    """None looks into it but the commands, and two for prometheus_client's own variable."""
     readers = {
         name
         for name, module in MODULES.items()

@@ -9,6 +9,7 @@ from service import app
 from service.listen import Listen
 from service.paths import StripRootPath
 from service.settings import SETTINGS, InvalidSettingsError, read
+from tests.parts import Replica
 
 
 def test_defaults():
@@ -459,3 +460,25 @@ def test_tokens_beside_trust():
     settings, _ = read(trusting(WEB, VECTR0_TOKENS="s3cret@admin/*"), 1024)
 
     assert (len(settings.trusted), len(settings.grants), settings.printed_token) == (1, 1, None)
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_metrics_of_another_program(name, workers, redis_server, tmp_path):
+    """A variable with which another program shares its metrics is inherited, and means nothing here."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for folder in (theirs, tmp_path / "missing"):
+        replica = Replica(tmp_path, redis_url=redis_server.url, workers=workers)
+        replica.settings[name] = str(folder)
+        try:
+            replica.start()
+            streams = replica.metric("vectr0_streams")
+            status = replica.terminate()
+        finally:
+            replica.kill()
+
+        assert streams == 0.0
+        assert status == 0
+        assert "Traceback" not in replica.log
+    assert list(theirs.iterdir()) == []

@@ -322,6 +322,174 @@ async def test_a_failing_relay_ends_the_process(redis_server, tmp_path):
     assert "RuntimeError: the test asked for this" in replica.log
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT], ids=["SIGHUP", "SIGQUIT"])
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_other_signals_that_end(workers, number, redis_server, start_replica):
+    """A terminal that is closed, or a SIGQUIT, ends the service as SIGTERM does, whether or not its workers hear it."""
+    replica = await start(start_replica, redis_server, workers)
+    pids = [replica.pid, *children_of(replica)]
+    async with streams(replica, channels=10, boards=2) as listeners:
+        status, _ = await asyncio.to_thread(signalled, replica, number, pids)
+        await ends(listeners)
+
+    assert status == 0
+    assert all(listener.ended for listener in listeners)
+    assert all(is_gone(pid) for pid in pids)
+    assert complaints(replica) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_nohup(workers, redis_server, tmp_path):
+    """Started by `nohup`, it outlives its terminal."""
+    replica = Replica(tmp_path, redis_url=redis_server.url, workers=str(workers))
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    replica.arguments = ("-c", f"{ignoring}; os.execv(sys.executable, [sys.executable, '-m', 'service'])")
+    try:
+        await asyncio.to_thread(replica.start)
+        await eventually(lambda: replica.metric(LIVE) == workers, what="all workers")
+        async with streams(replica, channels=5, boards=0) as listeners:
+            for pid in [replica.pid, *children_of(replica)]:
+                os.kill(pid, signal.SIGHUP)
+            answer = await asyncio.to_thread(post, replica.url)
+            for listener in listeners:
+                await listener.has(1)
+        status = await asyncio.to_thread(replica.terminate)
+    finally:
+        replica.kill()
+
+    assert answer.status_code == 201
+    assert status == 0
+    assert complaints(replica) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_impatience(workers, number, redis_server, start_replica):
+    """A signal again and again neither cuts the farewell short nor leaves a traceback."""
+    replica = await start(start_replica, redis_server, workers)
+    pids = [replica.pid, *children_of(replica)]
+    async with streams(replica, channels=50, boards=5) as listeners:
+        while not is_gone(replica.pid):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            await asyncio.sleep(0.01)
+        assert replica.process
+        status = await asyncio.to_thread(replica.process.wait, 5)
+        await ends(listeners)
+
+    assert status == 0
+    assert all(listener.ended for listener in listeners)
+    assert complaints(replica) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("after", [0.15, 0.4, 0.8, 1.6])
+def test_sigterm_while_it_starts(workers, after, redis_server, tmp_path):
+    """A SIGTERM that comes while it starts isn't lost, though as the first process of a container it has no default.
+
+    One that is inherited as ignored has no effect of its own either, and needs no container.
+    """
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    replica = Replica(tmp_path, redis_url=redis_server.url, workers=str(workers))
+    replica.arguments = ("-c", f"{ignoring}; os.execv(sys.executable, [sys.executable, '-m', 'service'])")
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    replica.settings["TMPDIR"] = str(folder)
+    try:
+        replica.start(wait=False)
+        assert replica.process
+        with suppress(FileNotFoundError):  # until it is in Python's own code, which no program can be earlier than
+            wait_until(lambda: is_catching(replica.pid, signal.SIGTERM), what="the handler")
+        time.sleep(after - 0.15)
+        replica.process.terminate()
+        status = replica.process.wait(10)
+    finally:
+        replica.kill()
+
+    assert status in (0, 128 + signal.SIGTERM)
+    assert complaints(replica) == []
+    assert list(folder.iterdir()) == []
+
+
+def is_catching(pid: int, number: signal.Signals) -> bool:
+    """Tell whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16)
+    return bool(caught >> (number - 1) & 1)
+
+
+def test_handler_comes_before_what_takes_time(tmp_path):
+    """The handler is there before the first import that isn't Python's own."""
+    probe = "import signal, sys; print(signal.getsignal(signal.SIGTERM), file=sys.stderr)"
+    (tmp_path / "click.py").write_text(f"{probe}; sys.exit(9)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "service"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 9
+    assert "<function" in done.stderr
+
+
+@pytest.mark.parametrize("frozen", [1, 2])
+async def test_frozen_workers(frozen, redis_server, start_replica):
+    """Workers that stand still, as on a machine that is paused, keep their streams, and can't keep the service."""
+    replica = await start(start_replica, redis_server, 2)
+    workers = children_of(replica)
+    async with streams(replica, channels=20, boards=0) as listeners:
+        for pid in workers[:frozen]:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(8)  # uvicorn waits 5 s for an answer
+        for pid in workers[:frozen]:
+            os.kill(pid, signal.SIGCONT)
+        answer = await asyncio.to_thread(post, replica.url, timeout=20)
+        for listener in listeners:
+            await listener.has(1)
+        same = children_of(replica)
+        for pid in workers[:frozen]:
+            os.kill(pid, signal.SIGSTOP)
+        status, _ = await asyncio.to_thread(signalled, replica, signal.SIGTERM, [replica.pid])  # which is in time
+
+    assert answer.status_code == 201
+    assert same == workers
+    assert status == 0
+    assert all(is_gone(pid) for pid in workers)
+    assert replica.log.count("is frozen, and is killed") == frozen
+
+
+async def test_workers_that_start_slowly(redis_server, tmp_path):
+    """A worker that takes longer to start than uvicorn would wait is waited for."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import multiprocessing, sys, time\nif 'spawn_main' in ' '.join(sys.orig_argv): time.sleep(9)\n"
+    )
+    replica = Replica(tmp_path, redis_url=redis_server.url, workers="2")
+    replica.settings["PYTHONPATH"] = str(tmp_path)
+    try:
+        await asyncio.to_thread(replica.start)
+        await eventually(lambda: replica.metric(LIVE) == 2, 20, what="all workers")
+    finally:
+        if replica.process:
+            replica.terminate()
+        replica.kill()
+
+    assert replica.log.count("vectr0: started") == 2
+    assert complaints(replica) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+async def test_worker_that_dies_is_replaced(number, redis_server, start_replica):
+    """Whatever ends a worker, another takes its place, and the log says so."""
+    replica = await start(start_replica, redis_server, 2)
+    before = children_of(replica)
+    os.kill(before[0], number)
+    await eventually(lambda: len(set(children_of(replica)) | set(before)) == 3, what="another worker")
+    await eventually(lambda: replica.metric(LIVE) == 2, what="both workers")
+
+    assert before[1] in children_of(replica)
+    assert f"worker {before[0]} has died" in replica.log
+
+
 async def test_metrics_while_a_worker_starts(redis_server, start_replica, tmp_path, monkeypatch):
     """The file in which a worker is about to write its metrics is empty for a moment; the others' are told then, too."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
