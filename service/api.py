@@ -42,6 +42,7 @@ SLICE: Final = 100
 """Channels after which the event loop gets its turn."""
 
 deployment_logger = logging.getLogger("vectr0.deployments")
+identity_logger = logging.getLogger("vectr0.publishers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ async def record(request: Request) -> Response:
         message = "was used for another payload; a new deployment needs a new key"
         raise Problem(422, f"Idempotency-Key: {message}", errors=[FieldError("Idempotency-Key", message)])
     if appended.outcome == "replayed":
-        deployment_logger.warning("an identity was refused for %s: its jti was used there", submission.channel)
+        identity_logger.warning("an identity was refused for %s: its jti was used there", submission.channel)
         raise Problem(403, f"this identity's token was used for {submission.channel} before; each is good for once")
     if appended.outcome == "recorded":
         _log(submission, appended.deployment)

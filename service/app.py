@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import api
+from service import api, logs
 from service.api import Hub
 from service.assets import Assets, Description
 from service.auth import Tokens
@@ -56,6 +56,7 @@ def create(settings: Settings) -> ASGIApp:
     async def lifespan(_: object) -> AsyncIterator[State]:
         loop = asyncio.get_running_loop()
         metrics = Metrics()
+        logs.count_left_out(lambda why: metrics.log_lines_left_out.labels(why).inc())
         store = Store(connect(settings.redis_url), settings.prefix)
         channels = Channels(loop.call_soon, loop.time, metrics)
         relay = Relay(store, channels, metrics)

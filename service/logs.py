@@ -4,8 +4,11 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
+from service.logqueue import QueuedHandler, Why
+from service.restraint import Restraint
 from service.settings import LogFormat
 
 logger = logging.getLogger("vectr0")
@@ -31,12 +34,19 @@ class JSONFormatter(logging.Formatter):
 
 
 def configure(log_format: LogFormat) -> None:
-    """Send all log lines to standard error; of uvicorn only what is wrong."""
+    """Send all log lines to standard error, if there is one; of uvicorn only what is wrong."""
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    output = logging.StreamHandler(sys.stderr)
+    output = logging.NullHandler() if sys.stderr is None else QueuedHandler(sys.stderr.fileno(), Restraint())
     output.setFormatter(JSONFormatter() if log_format == "json" else text)
     logging.basicConfig(level=logging.INFO, handlers=[output], force=True)
     # "Invalid HTTP request received", a line for every port scan, is a warning there.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every fetch
+
+
+def count_left_out(count: Callable[[Why], object]) -> None:
+    """Have somebody count the lines that aren't written."""
+    for output in logging.getLogger().handlers:
+        if isinstance(output, QueuedHandler):
+            output.on_left_out = count

@@ -70,6 +70,9 @@ class Metrics:
         self.task_failures = Counter(
             "vectr0_task_failures", "Failures of what runs beside the main road.", ["task"], registry=registry
         )
+        self.log_lines_left_out = Counter(
+            "vectr0_log_lines_left_out", "Lines that are not in the log, by why.", ["reason"], registry=registry
+        )
         self.enter_relay_state("connecting")
 
     @contextmanager

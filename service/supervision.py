@@ -59,7 +59,7 @@ async def run_main(run: Awaitable[None]) -> None:
         await _endless(run)
     except Exception:
         logger.critical("a task that this service can't do without has failed; the process ends", exc_info=True)
-        atexit.register(os._exit, os.EX_SOFTWARE)  # the signal ends the process in order; this is its status
+        atexit.register(_end_as_failed)  # the signal ends the process in order; this is its status
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -112,6 +112,11 @@ def cause(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""  # noqa: PTH119
     return f"{repr(error)[:300]}{where}"
+
+
+def _end_as_failed() -> None:
+    logging.shutdown()  # which would come after this, and waits until the log is written
+    os._exit(os.EX_SOFTWARE)
 
 
 async def _endless(run: Awaitable[None]) -> None:
