@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
-import httpx
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Router
@@ -23,7 +22,7 @@ from service.channels import Channels
 from service.connections import connect
 from service.events import Events
 from service.exposition import Exposition
-from service.issuer import Issuer
+from service.issuer import Issuer, issuer_client
 from service.metrics import Metrics
 from service.origins import OriginMiddleware, Origins
 from service.overview import Overview
@@ -63,8 +62,7 @@ def create(settings: Settings) -> ASGIApp:
         overview = Overview(channels, relay)
         census = Census(Roll(store, secrets.token_hex(8)), channels, metrics, loop.time)
         streams = Streams(settings.max_streams, metrics)
-        # It reads the machine's certificates, which a service that asks nobody needn't have.
-        client = httpx.AsyncClient(timeout=httpx.Timeout(5)) if settings.trusted else None
+        client = issuer_client() if settings.trusted else None
         issuers = {one.issuer: Issuer(one.issuer, client) for one in settings.trusted} if client else {}
         publishers = Publishers(settings.trusted, issuers, settings.audience) if issuers else None
         tokens = Tokens(settings.grants)

@@ -11,6 +11,8 @@ import httpx
 import jwt
 import orjson
 
+from service.outward import AsyncOutward, EnvironmentVariableError
+
 REFRESH: Final = 3600
 """Seconds between two looks at the keys."""
 REST: Final = 30
@@ -38,6 +40,11 @@ class IssuerUnavailableError(Exception):
     def __init__(self, message: str, retry_after: int = COLD_REST) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+def issuer_client() -> httpx.AsyncClient:
+    """Make the client of all issuers."""
+    return httpx.AsyncClient(transport=AsyncOutward(), trust_env=False, timeout=DEADLINE)
 
 
 class Issuer:
@@ -109,6 +116,8 @@ class Issuer:
             began = now()
             try:
                 self._keys = await self._read_keys()
+            except EnvironmentVariableError as error:
+                self._note(is_reachable=False, why=str(error)[:300])
             except Exception as error:  # noqa: BLE001  # what an issuer and the way to it can fail with has no end
                 self._note(is_reachable=False, why=repr(error)[:300])  # httpx breaks lines
             else:

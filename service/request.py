@@ -1,15 +1,16 @@
 """Requests as the commands send them: each ends in time, and takes no more than so much, whatever the server does."""
 
-import ssl
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from queue import Empty, Queue
 from threading import Thread
 from typing import Final, TypeVar
 
 import httpx
+
+from service.failures import WrongUseError
+from service.outward import EnvironmentVariableError, Outward
 
 LARGEST_ANSWER: Final = 2**20
 """Bytes of an answer, after decompression."""
@@ -40,7 +41,8 @@ def ask(
 ) -> httpx.Response:
     """Return the whole answer, which has to be there within so many seconds, from the look-up of the name on.
 
-    Raises AnswerError. Redirections are answers like others, unless so many are to be followed; ``auth`` holds for the
+    Raises AnswerError, and WrongUseError where the environment names a proxy or certificates that can't be used.
+    Redirections are answers like others, unless so many are to be followed; ``auth`` holds for the
     first request alone, and what a URL's ``user:token@`` became doesn't go on to another origin.
     """
     with connection(seconds) as client:
@@ -57,14 +59,9 @@ def ask(
 @contextmanager
 def connection(seconds: float) -> Iterator[httpx.Client]:
     """Open connections for one request, and close them, also below a thread that was left behind with them."""
-    with httpx.Client(timeout=seconds, headers={"Accept-Encoding": "gzip"}, verify=_trust()) as client:
+    headers = {"Accept-Encoding": "gzip"}
+    with httpx.Client(transport=Outward(), trust_env=False, timeout=seconds, headers=headers) as client:
         yield client
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    """Read the certificates, once: it takes longer than most requests."""
-    return httpx.create_ssl_context()
 
 
 def send(
@@ -103,6 +100,8 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     match result:
         case httpx.TimeoutException():
             raise AnswerError(f"no whole answer within {round(seconds, 1):g} s")
+        case EnvironmentVariableError():
+            raise WrongUseError(str(result))
         # httpx lets through what look-ups (UnicodeError) and redirections (InvalidURL) to odd addresses raise.
         case httpx.HTTPError() | httpx.InvalidURL() | OSError() | ValueError() | zlib.error():
             raise AnswerError(str(result) or type(result).__name__)

@@ -114,7 +114,7 @@ def test_what_knows_no_http():
 
 
 def test_environment_variables_are_read_where_the_process_starts():
-    """None looks into it but the commands, and two for prometheus_client's own variable."""
+    """None looks into it but the commands, two for prometheus_client's variable, and one for proxies and certificates."""
     readers = {
         name
         for name, module in MODULES.items()
@@ -122,7 +122,7 @@ def test_environment_variables_are_read_where_the_process_starts():
         or {"os.environ", "os.getenv"} & set(imported(module))
     }
 
-    assert readers == {"__main__", "serve", "health", "metrics"}
+    assert readers == {"__main__", "serve", "health", "metrics", "outward"}
 
 
 def test_every_file_of_the_service_is_shipped():
