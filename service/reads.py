@@ -30,11 +30,17 @@ Ask: TypeAlias = Callable[[Sequence[ChannelName]], Awaitable[Sequence[list[Deplo
 class Reads:
     """Reads channels that are to be read, many at once; those that nobody may ever have recorded at a bounded rate."""
 
-    def __init__(self, store: Store, channels: Channels, failed: Callable[[StoreUnavailableError], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        channels: Channels,
+        failed: Callable[[StoreUnavailableError], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._channels = channels
         self._failed = failed
-        self._doubtful = Allowance(DOUBTFUL_READS, time.monotonic)
+        self._doubtful = Allowance(DOUBTFUL_READS, clock)
 
     async def run(self) -> None:
         """Read what is to be read, until cancelled."""
