@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from service.channel import Channel, Observer, Subscriber
 from service.deployment import ChannelName
-from service.frame import Later
+from service.frame import DeploymentFrame, Later
 from service.index import Index
 from service.news import News, Reader
 
@@ -33,10 +33,17 @@ class Watcher(Reader, Protocol):
         """Take what is new of the channels' adoption."""
 
 
+class BoardObserver(Observer, Protocol):
+    """One that counts boards, too."""
+
+    def watched(self, boards: int) -> None:
+        """There are so many boards now."""
+
+
 class Channels:
     """The channels in the memory of this process, and which of them are to be read."""
 
-    def __init__(self, later: Later, clock: Callable[[], float], observer: Observer) -> None:
+    def __init__(self, later: Later, clock: Callable[[], float], observer: BoardObserver) -> None:
         self._channels: dict[ChannelName, Channel] = {}
         self._later = later
         self._clock = clock
@@ -56,6 +63,7 @@ class Channels:
         """Tell a board of everything from now on."""
         self.watchers.add(watcher)
         self.news.add(watcher)
+        self._observer.watched(len(self.watchers))
 
     def remove_watcher(self, watcher: Watcher) -> None:
         """Forget a board."""
@@ -63,6 +71,11 @@ class Channels:
             return
         self.watchers.discard(watcher)
         self.news.remove(watcher)
+        self._observer.watched(len(self.watchers))
+        self.linger()
+
+    def linger(self) -> None:
+        """Keep all channels up for a while without a board."""
         self._watched_until = self._clock() + LINGER
 
     @property
@@ -79,6 +92,12 @@ class Channels:
     def get(self, name: ChannelName) -> Channel | None:
         """Give a channel that is in memory."""
         return self._channels.get(name)
+
+    def newest(self) -> list[DeploymentFrame]:
+        """Return the newest deployment of each channel, in the order in which they were recorded."""
+        found = [channel.frames[-1] for channel in self if channel.frames]
+        found.sort(key=lambda frame: frame.deployment.id)
+        return found
 
     def open(self, name: ChannelName) -> Channel:
         """Give a channel, new and unread where it isn't in memory."""

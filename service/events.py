@@ -17,20 +17,22 @@ from service.census import Census
 from service.channel import Channel
 from service.channels import Channels
 from service.deployment import NAME_RULE, ChannelName, channel_name, event_id
-from service.frame import LAST_CHUNK, Frame, ping
+from service.frame import LAST_CHUNK, Frame, encode, ping
 from service.handover import stream_opener
 from service.metrics import Metrics
 from service.origins import Origins, is_preflight
 from service.problem import Problem
 from service.relay import Relay
 from service.store import StoreUnavailableError
-from service.stream import RETRY_MS, RETRY_OVER_LIMIT_MS, Board, OpenStream, Stream, Streams, random_retry
+from service.stream import PIECE, RETRY_MS, RETRY_OVER_LIMIT_MS, Board, OpenStream, Stream, Streams, random_retry
+from service.surplus import Surplus, send_newest
 
 FIRST_READ_DEADLINE: Final = 1.5
 """Seconds for which a stream's first bytes are held back for a read; then it starts with a ping and waits."""
 
 ALLOWED: Final = "GET, HEAD, OPTIONS"
 
+_CLOSE: Final = (b"connection", b"close")
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 # Not Starlette's QueryParams: they would take as long as a twentieth of all else that a connect takes.
 _LAST_EVENT_ID: Final = re.compile(rb"(?:^|&)lastEventId=([^&]{1,64})(?=&|$)")  # an id, with every character escaped
@@ -56,6 +58,7 @@ class Events:
         self._relay = relay
         self._census = census
         self._max_boards = max_boards
+        self._surplus = Surplus(max_boards)
         self._origins = origins
         self._metrics = metrics
         # The headers are sse-starlette's; its iterator is never touched.
@@ -63,14 +66,14 @@ class Events:
             iter(()), headers={"Cache-Control": "no-store, no-transform", "Content-Type": "text/event-stream"}
         )
         self._headers = [header for header in response.raw_headers if header[0] != b"connection"]
-        self._head = b"".join(b"%b: %b\r\n" % header for header in [*self._headers, (b"connection", b"close")])
+        self._head = b"".join(b"%b: %b\r\n" % header for header in [*self._headers, _CLOSE])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for a stream of one channel, or of all."""
         try:
             name = _name(scope)
             if await self._is_admitted(scope, receive, send):
-                await (self._open_board(scope) if name is None else self._open_channel(scope, name))
+                await (self._open_board(scope, send) if name is None else self._open_channel(scope, name))
         except Problem as problem:
             origin = Headers(scope=scope).get("origin")
             await problem.response(headers=self._origins.headers(origin))(scope, receive, send)
@@ -86,32 +89,54 @@ class Events:
                 self._channels.pass_by(channel)
         stream = Stream(self._streams, channel, chunked=_is_chunked(scope))
         replay = [] if undecided else [frame.numbered for frame in channel.replay(last_event_id)]
-        if self._open(scope, stream, replay, is_full=self._streams.is_full):
+        if self._streams.is_full:
+            self._turn_away(scope, replay)
+        elif self._open(scope, stream, replay):
             stream.count(running)
             if undecided:
                 self._channels.wait(channel, stream, last_event_id)
             else:
                 channel.join(stream)
 
-    async def _open_board(self, scope: Scope) -> None:
-        has_place = len(self._channels.watchers) < self._max_boards
-        board = Board(
-            self._streams, self._channels, self._census.bulletin,
-            chunked=_is_chunked(scope), over_limit=not has_place or self._streams.is_full,
-        )  # fmt: skip
+    async def _open_board(self, scope: Scope, send: Send) -> None:
         is_first = not self._channels.watchers
-        if has_place:
-            self._channels.add_watcher(board)
+        has_place = len(self._channels.watchers) < self._max_boards and not self._streams.is_full
+        if not has_place:
+            await self._turn_away_board(scope, send)
+            return
+        board = Board(self._streams, self._channels, self._census.bulletin, chunked=_is_chunked(scope))
+        self._channels.add_watcher(board)
         opened = False
         try:
-            if not self._channels.surveyed:
-                await self._survey()
-            opened = self._open(scope, board, board.first(), is_full=board.over_limit)
+            await self._survey()
+            has_place = not self._streams.is_full  # some may have come meanwhile
+            opened = has_place and self._open(scope, board, board.first())
         finally:
-            if not opened or board.over_limit:
+            if not opened:
                 self._channels.remove_watcher(board)
-        if is_first:
+        if not has_place:
+            await self._turn_away_board(scope, send)
+        elif is_first:
             self._census.wake()
+
+    async def _turn_away_board(self, scope: Scope, send: Send) -> None:
+        """Give a board that is one too many what a board starts with. It becomes no stream."""
+        if self._surplus.is_full:
+            self._turn_away(scope, [])
+            return
+        with self._surplus.place():
+            self._channels.linger()
+            await self._survey()
+            newest = self._channels.newest()
+            if not _is_chunked(scope):  # uvicorn knows no answer but chunks whose length isn't known at its start
+                self._turn_away(scope, [frame.unnumbered for frame in newest[-PIECE:]])
+                return
+            origin = Headers(scope=scope).get("origin")
+            raw = [(name.encode(), value.encode("latin-1")) for name, value in self._origins.headers(origin).items()]
+            await send({"type": "http.response.start", "status": 200, "headers": [*self._headers, _CLOSE, *raw]})
+            self._metrics.turned_away()
+            self._metrics.wrote(await send_newest(send, [random_retry(RETRY_OVER_LIMIT_MS), _ping()], newest))
+        await send({"type": "http.response.body"})  # once the client has read all
 
     async def _is_admitted(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Refuse for good what is meant for good; a browser gives up on any answer but 200 [spec]."""
@@ -148,28 +173,35 @@ class Events:
 
     async def _survey(self) -> None:
         """Wait until every channel is in memory; those that can't be had now come later."""
-        if self._relay.state == "down":
+        if self._channels.surveyed or self._relay.state == "down":
             return
         with suppress(StoreUnavailableError, TimeoutError):
             async with asyncio.timeout(FIRST_READ_DEADLINE):
                 await self._relay.survey()
 
-    def _open(self, scope: Scope, stream: OpenStream, replay: list[Frame], *, is_full: bool) -> bool:
+    def _open(self, scope: Scope, stream: OpenStream, replay: list[Frame]) -> bool:
         """Write the head and the first events. Returns whether the stream is open now."""
-        is_chunked = _is_chunked(scope)
-        head = self._head + _CHUNKED * is_chunked + self._origins.raw_headers(Headers(scope=scope).get("origin"))
-        retry = random_retry(RETRY_OVER_LIMIT_MS if is_full else RETRY_MS)
-        events = replay or [ping(time.time_ns() // 1_000_000)]
-        first = stream.encode(retry, *events)
-        open_stream = stream_opener(scope)
-        if is_full and not isinstance(stream, Board):
-            open_stream(head + b"\r\n", first + LAST_CHUNK * is_chunked, None)
-            self._metrics.turned_away()
-            return False
-        if not open_stream(head + b"\r\n", first, stream):
+        events = replay or [_ping()]
+        first = stream.encode(random_retry(RETRY_MS), *events)
+        if not stream_opener(scope)(self._stream_head(scope), first, stream):
             return False
         self._metrics.wrote(len(events))
         return True
+
+    def _turn_away(self, scope: Scope, replay: list[Frame]) -> None:
+        """Write all of an answer that ends at once, and says when to come back."""
+        is_chunked = _is_chunked(scope)
+        events = encode([random_retry(RETRY_OVER_LIMIT_MS), *(replay or [_ping()])], chunked=is_chunked)
+        stream_opener(scope)(self._stream_head(scope), events + LAST_CHUNK * is_chunked, None)
+        self._metrics.turned_away()
+
+    def _stream_head(self, scope: Scope) -> bytes:
+        origin = Headers(scope=scope).get("origin")
+        return self._head + _CHUNKED * _is_chunked(scope) + self._origins.raw_headers(origin) + b"\r\n"
+
+
+def _ping() -> Frame:
+    return ping(time.time_ns() // 1_000_000)
 
 
 def _name(scope: Scope) -> ChannelName | None:

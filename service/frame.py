@@ -1,6 +1,6 @@
 """The frame: the bytes of one event, encoded once and written to every stream."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -26,6 +26,11 @@ class Frame:
     def of(cls, event: ServerSentEvent) -> Self:
         encoded = event.encode()
         return cls(encoded, b"%x\r\n%b\r\n" % (len(encoded), encoded))
+
+
+def encode(frames: Iterable[Frame], *, chunked: bool) -> bytes:
+    """Join frames in the coding of one response."""
+    return b"".join([frame.chunk if chunked else frame.event for frame in frames])
 
 
 def retry(milliseconds: int) -> Frame:

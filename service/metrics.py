@@ -30,6 +30,7 @@ class Metrics:
         self.streams = Gauge(
             "vectr0_streams", "Open streams.", registry=registry, multiprocess_mode="livesum"
         )  # fmt: skip
+        self.boards = Gauge("vectr0_boards", "Open boards.", registry=registry, multiprocess_mode="livesum")
         self.running = Gauge(
             "vectr0_streams_running", "Open streams of channels, by what their pages run.", ["build"],
             registry=registry, multiprocess_mode="livesum",
@@ -88,6 +89,10 @@ class Metrics:
         """Count a stream that was one too many: it was opened and ended at once."""
         self.opened.inc()
         self.closed.labels("over-limit").inc()
+
+    def watched(self, boards: int) -> None:
+        """Show how many boards there are."""
+        self.boards.set(boards)
 
     def count_running(self, streams: Mapping[str, int]) -> None:
         """Show how many streams run the newest, an older, some other or an unknown build."""

@@ -13,7 +13,7 @@ from service.build import Build
 from service.bulletin import Bulletin
 from service.channel import Channel
 from service.channels import Channels
-from service.frame import LAST_CHUNK, DeploymentFrame, Frame, ping, retry
+from service.frame import LAST_CHUNK, DeploymentFrame, Frame, encode, ping, retry
 from service.metrics import CloseReason, Metrics
 from service.stall import Stall
 from service.tallies import Tally
@@ -62,7 +62,7 @@ class OpenStream(asyncio.BufferedProtocol):
 
     def encode(self, *frames: Frame) -> bytes:
         """Join frames in the coding of this response; HTTP/1.0 has no chunks."""
-        return b"".join(frame.chunk if self._chunked else frame.event for frame in frames)
+        return encode(frames, chunked=self._chunked)
 
     def begin(self, transport: asyncio.Transport, connections: set[asyncio.BaseProtocol]) -> None:
         """Take over a connection whose head and first events are written."""
@@ -191,16 +191,12 @@ class Stream(OpenStream):
 class Board(OpenStream):
     """A stream of all channels' deployments."""
 
-    __slots__ = ("_bulletin", "_channels", "_news_read", "_read", "_start", "over_limit")
+    __slots__ = ("_bulletin", "_channels", "_news_read", "_read", "_start")
 
-    def __init__(
-        self, streams: "Streams", channels: Channels, bulletin: Bulletin, *, chunked: bool, over_limit: bool = False
-    ) -> None:
+    def __init__(self, streams: "Streams", channels: Channels, bulletin: Bulletin, *, chunked: bool) -> None:
         super().__init__(streams, chunked=chunked)
         self._channels = channels
         self._bulletin = bulletin
-        self.over_limit = over_limit
-        """True for one too many: it ends when it has been sent what it starts with."""
         self._start: Iterator[DeploymentFrame] | None = None
         """What it starts with and hasn't been sent yet; None when all has been."""
         self._read = self._news_read = 0
@@ -208,9 +204,7 @@ class Board(OpenStream):
 
     def first(self) -> list[Frame]:
         """Return the first of the channels' newest deployments, in their order; the rest is sent as it is taken."""
-        newest = [channel.frames[-1] for channel in self._channels if channel.frames]
-        newest.sort(key=lambda frame: frame.deployment.id)
-        self._start, self._news_read = iter(newest), self._channels.news.number
+        self._start, self._news_read = iter(self._channels.newest()), self._channels.news.number
         return [frame.unnumbered for frame in islice(self._start, PIECE)]
 
     def begin(self, transport: asyncio.Transport, connections: set[asyncio.BaseProtocol]) -> None:
@@ -243,10 +237,6 @@ class Board(OpenStream):
             if piece := [frame.unnumbered for frame in islice(self._start, PIECE)]:
                 return piece
             self._start = None
-        if self.over_limit:
-            self._leave("over-limit")
-            self._close()
-            return []
         news = self._channels.news.after(self._news_read)[:PIECE]
         if news:
             self._news_read, _ = news[-1]

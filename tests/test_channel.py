@@ -60,6 +60,9 @@ class Counter:
     def spread(self, deployment: Deployment) -> None:
         self.spreads.append(deployment.id)
 
+    def watched(self, boards: int) -> None:
+        """Boards are not counted here."""
+
 
 def record(number: int, previous: int | None, primary: str = "one") -> Deployment:
     json = orjson.dumps({"deployedAt": number, "previous": previous, "primary": primary})

@@ -1,6 +1,7 @@
 """What is asked of all channels at once: lists and boards, what they cost, and what they must not miss."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -171,8 +172,10 @@ async def test_boards_are_limited(redis_server, start_replica, board):
     ids = fill(redis_server, channels=300, kept=1)
     replica = start_replica(redis_url=redis_server.url, max_boards="2")
     kept = [await board(replica) for _ in range(2)]
+    assert replica.metric("vectr0_boards") == 2
     over = await board(replica)
     await eventually(lambda: over.ended, what="its end")
+    assert replica.metric("vectr0_boards") == 2
     stream = await Listener.open(f"{replica.url}/events/app-1/production")
     await stream.has(1)
     await stream.close()
@@ -193,6 +196,70 @@ async def test_boards_are_limited(redis_server, start_replica, board):
     deadline = time.monotonic() + 10
     while not await has_place():
         assert time.monotonic() < deadline
+
+
+def unread_board(replica: Replica) -> socket.socket:
+    """Ask for a board, and read nothing."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    connection.settimeout(30)
+    connection.connect(("127.0.0.1", replica.port))
+    connection.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+    return connection
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Read all that comes."""
+    received = b""
+    while part := connection.recv(65536):
+        received += part
+    return received
+
+
+async def test_boards_over_the_limit_are_no_streams(redis_server, start_replica, board):
+    """Boards that are too many and aren't read take nobody's place, few are sent it all, and each ends cleanly."""
+    fill(redis_server, channels=10_000, kept=1)
+    replica = start_replica(redis_url=redis_server.url, max_boards="2", max_streams="10")
+    kept = [await board(replica) for _ in range(2)]
+    for one in kept:
+        await one.has(10_000)
+    over = [unread_board(replica) for _ in range(40)]
+    try:
+        await eventually(lambda: replica.metric("vectr0_streams_opened_total") == 42, what="the answers")
+        streams = replica.health()["streams"]
+        tab = await Listener.open(f"{replica.url}/events/app-1/production")
+        await tab.has(1)
+        await tab.close()
+        answers = [await asyncio.to_thread(read_to_end, connection) for connection in over]
+    finally:
+        for connection in over:
+            connection.close()
+
+    assert streams == 2
+    assert tab.retries[0] <= 5000
+    assert not any(one.ended for one in kept)
+    assert all(answer.startswith(b"HTTP/1.1 200 OK\r\n") for answer in answers)
+    assert all(answer.endswith(b"\r\n0\r\n\r\n") for answer in answers)
+    assert all(int(answer.partition(b"retry: ")[2][:5]) >= 15_000 for answer in answers)
+    assert any(b"event: deployment" in answer for answer in answers)
+    assert any(b"event: ping" in answer and b"event: deployment" not in answer for answer in answers)
+    assert replica.metric('vectr0_streams_closed_total{reason="over-limit"}') == 40
+
+
+async def test_a_board_over_the_limit_without_chunks(redis_server, start_replica, board):
+    """In HTTP/1.0, which has no chunks, one that is too many gets the newest of it all in one piece."""
+    ids = fill(redis_server, channels=60, kept=1)
+    replica = start_replica(redis_url=redis_server.url, max_boards="1")
+    await (await board(replica)).has(60)
+    with socket.create_connection(("127.0.0.1", replica.port), timeout=30) as connection:
+        connection.sendall(b"GET /events HTTP/1.0\r\n\r\n")
+        head, _, body = (await asyncio.to_thread(read_to_end, connection)).partition(b"\r\n\r\n")
+
+    retry, *events, rest = body.decode().split("\n\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert 15_000 <= int(retry.removeprefix("retry: ")) <= 60_000
+    assert [orjson.loads(event.partition("data: ")[2])["deployedAt"] for event in events] == ids[-50:]
+    assert rest == ""
 
 
 async def test_made_up_names_go_while_redis_is_away(redis_server, start_replica, board):
