@@ -1,22 +1,20 @@
 """The two event routes: which browsers get a stream, and what each gets first."""
 
 import asyncio
-import re
 import time
 from contextlib import suppress
 from typing import Final
-from urllib.parse import unquote_plus
 
 from sse_starlette import EventSourceResponse
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.build import Build, parse
+from service.asked import asked_build, asked_channel, asked_last_event_id, takes_chunks
 from service.census import Census
 from service.channel import Channel
 from service.channels import Channels
-from service.deployment import NAME_RULE, ChannelName, channel_name, event_id
+from service.deployment import ChannelName
 from service.frame import LAST_CHUNK, Frame, encode, ping
 from service.handover import stream_opener
 from service.metrics import Metrics
@@ -34,9 +32,6 @@ ALLOWED: Final = "GET, HEAD, OPTIONS"
 
 _CLOSE: Final = (b"connection", b"close")
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
-# Not Starlette's QueryParams: they would take as long as a twentieth of all else that a connect takes.
-_LAST_EVENT_ID: Final = re.compile(rb"(?:^|&)lastEventId=([^&]{1,64})(?=&|$)")  # an id, with every character escaped
-_RUNNING: Final = re.compile(rb"(?:^|&)running=([^&]{1,240})(?:&|$)")  # a build, with every character escaped
 
 
 class Events:
@@ -71,7 +66,7 @@ class Events:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request for a stream of one channel, or of all."""
         try:
-            name = _name(scope)
+            name = asked_channel(scope)
             if await self._is_admitted(scope, receive, send):
                 await (self._open_board(scope, send) if name is None else self._open_channel(scope, name))
         except Problem as problem:
@@ -79,15 +74,15 @@ class Events:
             await problem.response(headers=self._origins.headers(origin))(scope, receive, send)
 
     async def _open_channel(self, scope: Scope, name: ChannelName) -> None:
-        last_event_id = _last_event_id(scope)
-        running = _running(scope["query_string"])
+        last_event_id = asked_last_event_id(scope)
+        running = asked_build(scope)
         channel = self._channels.open(name)
         undecided = not channel.loaded or channel.is_behind(last_event_id)
         if undecided:
             undecided = not await self._is_read(channel)
             if not channel.frames:
                 self._channels.pass_by(channel)
-        stream = Stream(self._streams, channel, chunked=_is_chunked(scope))
+        stream = Stream(self._streams, channel, chunked=takes_chunks(scope))
         replay = [] if undecided else [frame.numbered for frame in channel.replay(last_event_id)]
         if self._streams.is_full:
             self._turn_away(scope, replay)
@@ -104,7 +99,7 @@ class Events:
         if not has_place:
             await self._turn_away_board(scope, send)
             return
-        board = Board(self._streams, self._channels, self._census.bulletin, chunked=_is_chunked(scope))
+        board = Board(self._streams, self._channels, self._census.bulletin, chunked=takes_chunks(scope))
         self._channels.add_watcher(board)
         opened = False
         try:
@@ -128,7 +123,7 @@ class Events:
             self._channels.linger()
             await self._survey()
             newest = self._channels.newest()
-            if not _is_chunked(scope):  # uvicorn knows no answer but chunks whose length isn't known at its start
+            if not takes_chunks(scope):  # uvicorn knows no answer but chunks whose length isn't known at its start
                 self._turn_away(scope, [frame.unnumbered for frame in newest[-PIECE:]])
                 return
             origin = Headers(scope=scope).get("origin")
@@ -190,43 +185,15 @@ class Events:
 
     def _turn_away(self, scope: Scope, replay: list[Frame]) -> None:
         """Write all of an answer that ends at once, and says when to come back."""
-        is_chunked = _is_chunked(scope)
+        is_chunked = takes_chunks(scope)
         events = encode([random_retry(RETRY_OVER_LIMIT_MS), *(replay or [_ping()])], chunked=is_chunked)
         stream_opener(scope)(self._stream_head(scope), events + LAST_CHUNK * is_chunked, None)
         self._metrics.turned_away()
 
     def _stream_head(self, scope: Scope) -> bytes:
         origin = Headers(scope=scope).get("origin")
-        return self._head + _CHUNKED * _is_chunked(scope) + self._origins.raw_headers(origin) + b"\r\n"
+        return self._head + _CHUNKED * takes_chunks(scope) + self._origins.raw_headers(origin) + b"\r\n"
 
 
 def _ping() -> Frame:
     return ping(time.time_ns() // 1_000_000)
-
-
-def _name(scope: Scope) -> ChannelName | None:
-    """Name the request's channel; None where it is for all."""
-    if not scope["path_params"]:
-        return None
-    name = channel_name(scope["path_params"]["app"], scope["path_params"]["environment"])
-    if name is None:
-        raise Problem(404, f"a channel is an application and an environment, each {NAME_RULE}")
-    return name
-
-
-def _running(query: bytes) -> Build | None:
-    """Read what the page says that it runs."""
-    value = _RUNNING.search(query)
-    return parse(unquote_plus(value[1].decode("latin-1"))) if value else None
-
-
-def _is_chunked(scope: Scope) -> bool:
-    return bool(scope["http_version"] == "1.1")
-
-
-def _last_event_id(scope: Scope) -> int | None:
-    """Read the header, or the parameter that a first connect may bring; the header wins [spec: reconnects send it]."""
-    last_event_id = event_id(Headers(scope=scope).get("last-event-id"))
-    if last_event_id is None and (given := _LAST_EVENT_ID.findall(scope["query_string"])):
-        last_event_id = event_id(unquote_plus(given[-1].decode("latin-1")))
-    return last_event_id
