@@ -82,7 +82,7 @@ def bearer_token(authorization: str | None) -> str:
     """Give the token of an ``Authorization`` header. Raises MissingTokenError where it has none."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise MissingTokenError("recording needs the header `Authorization: Bearer TOKEN`")
+        raise MissingTokenError("this needs the header `Authorization: Bearer TOKEN`")
     return token.strip()
 
 

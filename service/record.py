@@ -26,7 +26,7 @@ HELP: Final = """
 Record a deployment: tell the hub, and so every open browser tab, that a build went live.
 
 What is recorded is what the build stamped (dist/version.json), or else what the options and the CI system's own
-variables say. It is safe to retry, and to repeat.
+variables say. It is safe to retry; repeating it with the same file, or the same --build-time, records nothing new.
 
 \b
   vectr0 record                                     # in the job that deployed dist/

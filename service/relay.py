@@ -58,6 +58,8 @@ class Relay:
         self.state: RelayState = "connecting"
         self.since = time.time()
         self.last_error: StoreUnavailableError | None = None
+        self._told: set[str | None] = set()
+        """The kinds of failure that the log has been told of since the state changed."""
 
     def loops(self) -> list[Coroutine[None, None, None]]:
         """Return what has to run until cancelled, side by side: with one of them gone there is no relay."""
@@ -243,11 +245,15 @@ class Relay:
         self._enter("down")
 
     def _enter(self, state: RelayState) -> None:
-        """One log line a change of state."""
-        if state == self.state:
+        """One log line a change of state, and one for each further kind of failure while that lasts."""
+        kind = None if self.last_error is None else self.last_error.kind
+        if state != self.state:
+            self.state, self.since = state, time.time()
+            self._metrics.enter_relay_state(state)
+            self._told.clear()
+        elif state == "live" or kind in self._told:
             return
-        self.state, self.since = state, time.time()
-        self._metrics.enter_relay_state(state)
+        self._told.add(kind)
         match state:
             case "live":
                 logger.info("Redis is there; deployments arrive by subscription")

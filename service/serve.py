@@ -111,7 +111,9 @@ def _greeting(settings: Settings) -> str:
     fragment = f"#token={settings.printed_token}" if settings.printed_token else ""
     lines.append("")
     if not settings.listen.path:  # which no browser opens
-        lines += [f"See what runs where: {url}/{fragment}", f"Try it in a browser: {url}/demo{fragment}"]
+        if settings.board:
+            lines.append(f"See what runs where: {url}/{fragment}")
+        lines.append(f"Try it in a browser: {url}/demo{fragment}")
     curl = settings.listen.curl
     lines += [
         "Watch:",

@@ -101,6 +101,8 @@ def _tokens_file(text: str) -> tuple[Grant, ...]:
 def _audience(text: str) -> str:
     if not re.fullmatch(r"[^\s,]{1,256}", text):
         raise ValueError
+    if text.endswith("/"):  # compared as it is, and those who ask for an identity write the address without it
+        raise ValueError(f"did you mean {text.rstrip('/')}?")
     return text
 
 
@@ -162,7 +164,7 @@ SETTINGS: Final = {
                 "The same, from a file.", _tokens_file),
         Setting("VECTR0_TRUST", "", TRUST_RULE,
                 "CI systems whose own identity may record, without a token.", parse_trust),
-        Setting("VECTR0_AUDIENCE", "", "this service's own address, such as https://hub.example",
+        Setting("VECTR0_AUDIENCE", "", "this service's address, such as https://hub.example, with no slash at its end",
                 "What the identities have to be made for; needed with VECTR0_TRUST.", _audience),
         Setting("VECTR0_ORIGINS", "*", ORIGINS_RULE,
                 "Which web pages may listen and read.", parse_origins),

@@ -748,6 +748,7 @@ def test_other_programs(service):
 def test_off(start_replica):
     """Where the board is turned off there is no page, neither for a browser nor for others, who are told why."""
     service = start_replica(board="off")
+    assert "See what runs where" not in service.log, "the greeting names no page that isn't there"
     answers = [httpx.get(f"{service.url}/", headers=headers) for headers in (HTML, {})]
 
     for answer in answers:

@@ -19,6 +19,7 @@ from service.deployment import KEPT, ChannelName, Deployment
 from service.frame import DeploymentFrame
 from service.metrics import Metrics
 from service.relay import Relay
+from service.store import StoreUnavailableError
 from service.subscription import Message
 
 WEB = ChannelName("web/production")
@@ -514,3 +515,21 @@ Interleavings.TestCase.settings = settings(max_examples=150, stateful_step_count
 TestInterleavings = Interleavings.TestCase
 Failovers.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestFailovers = Failovers.TestCase
+
+
+def test_each_kind_of_failure_is_logged_once(caplog):
+    """While Redis is away for another reason than at first, the log says that, too, and each reason once."""
+    caplog.set_level("INFO", "vectr0.relay")
+    with relaying() as (_, _, _, relay):
+        for kind in ("connection refused", "authentication failed", "connection refused", "authentication failed"):
+            relay._failed(StoreUnavailableError(f"the whole of it: {kind}", kind))
+        relay._enter("live")
+        relay._enter("live")
+        relay._failed(StoreUnavailableError("the whole of it: again", "connection refused"))
+
+    assert caplog.messages == [
+        "Redis is away, serving from memory: the whole of it: connection refused",
+        "Redis is away, serving from memory: the whole of it: authentication failed",
+        "Redis is there; deployments arrive by subscription",
+        "Redis is away, serving from memory: the whole of it: again",
+    ]

@@ -455,6 +455,14 @@ def test_audience_is_one_address():
         read({**trusting(WEB), "VECTR0_AUDIENCE": "https://a.example,https://b.example"}, 1024)
 
 
+def test_audience_with_a_slash_at_its_end():
+    """An identity is made for the address without one, and would be refused: what is meant is said at start."""
+    with pytest.raises(
+        InvalidSettingsError, match=r"VECTR0_AUDIENCE is 'https://hub\.example/' \(did you mean https:/"
+    ):
+        read({**trusting(WEB), "VECTR0_AUDIENCE": "https://hub.example/"}, 1024)
+
+
 def test_tokens_beside_trust():
     """Both may be set; no token is made then either."""
     settings, _ = read(trusting(WEB, VECTR0_TOKENS="s3cret@admin/*"), 1024)
