@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 from httptools import HttpParserError, HttpParserInvalidURLError, HttpParserUpgrade, HttpRequestParser, parse_url
 
+from service.chunks import Chunks
 from service.problem import Problem
 
 MAX_TARGET_SIZE: Final = 8 * 1024
@@ -14,11 +15,13 @@ MAX_HEAD_SIZE: Final = 32 * 1024
 """Bytes of a head; chunk extensions and trailers count, too."""
 MAX_FIELDS: Final = 100
 """Fields of a head and its trailers."""
+MAX_LINE_BREAKS: Final = 4
+"""Empty lines that are passed over in front of a request (RFC 9112, section 2.2): each takes a turn."""
 
 _BLANK: Final = b"\r\n\r\n"
-"""What ends a head, and content in chunks: nothing else can, because httptools takes no other line breaks."""
-_CHUNK_FRAMING: Final = 12
-"""Bytes of a chunk that are no extension: its size in eight digits, and two line breaks."""
+"""What ends a head: nothing else can, because httptools takes no other line breaks."""
+_LINE_BREAK: Final = b"\r\n"
+_TOO_LARGE: Final = f"the request's head is over {MAX_HEAD_SIZE} bytes"
 
 
 @dataclass(slots=True)
@@ -57,12 +60,12 @@ class Parser:
     """Reads one request from segments of any size; behind its end it reads nothing before `next`.
 
     httptools can't be stopped in the middle of a segment, so it's given no more than one request may hold: up to a
-    blank line, or as much content as Content-Length says.
+    blank line, or as much content as Content-Length or the chunks say. No segment takes more than a few pieces.
     """
 
     __slots__ = (
-        "_fields", "_head_size", "_headers", "_http", "_is_offer", "_left", "_tail", "_target", "content", "head",
-        "is_whole",
+        "_break_bytes", "_chunks", "_fields", "_head_size", "_headers", "_http", "_is_offer", "_left", "_line", "_tail",
+        "_target", "content", "head", "is_whole",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -77,15 +80,19 @@ class Parser:
         self.is_whole = False
         self._headers: list[tuple[bytes, bytes]] = []
         self._target = b""
+        self._break_bytes = 0
+        self._line = b""
+        """The first line; what httptools makes of it doesn't tell one space from two, nor HTTP from RTSP."""
         self._head_size = 0
         self._fields = 0
         self._left = 0
+        self._chunks: Chunks | None = None
         self._is_offer = False
         self._tail = b""
 
     @property
     def has_begun(self) -> bool:
-        """Tell whether a part of a request was read."""
+        """Tell whether a part of a request was read; empty lines in front of it are none."""
         return self._head_size > 0
 
     def feed(self, data: bytes | bytearray, size: int) -> int:
@@ -96,16 +103,35 @@ class Parser:
         self.content = b""
         view = memoryview(data)
         start = 0
+        if not self._head_size and size and (self._break_bytes or data[0] in _LINE_BREAK):
+            start = self._pass_over_line_breaks(data, size)
         while start < size and not self.is_whole:
-            end = self._end_of_piece(data, start, size)
-            self._parse(view[start:end])
+            if self.head is None:
+                end = self._end_of_head(data, start, size)
+                self._read_head(data, view, start, end)
+            elif self._chunks is None:
+                end = min(size, start + self._left)
+                self._read_content(view[start:end])
+            else:
+                end = self._chunks.end(data, start, size)
+                self._read_chunks(view[start:end], self._chunks)
             start = end
         return start
 
-    def _end_of_piece(self, data: bytes | bytearray, start: int, size: int) -> int:
-        """Return how far httptools may read without getting into another request."""
-        if self._left:
-            return min(size, start + self._left)
+    def _pass_over_line_breaks(self, data: bytes | bytearray, size: int) -> int:
+        """Return where a request begins."""
+        start = 0
+        while start < size and (self._break_bytes % 2 or data[start] in _LINE_BREAK):
+            if data[start] != _LINE_BREAK[self._break_bytes % 2]:
+                raise Problem(400, "what is in front of the request is no empty line")
+            self._break_bytes += 1
+            if self._break_bytes > MAX_LINE_BREAKS * len(_LINE_BREAK):
+                raise Problem(400, f"more than {MAX_LINE_BREAKS} empty lines are in front of the request")
+            start += 1
+        return start
+
+    def _end_of_head(self, data: bytes | bytearray, start: int, size: int) -> int:
+        """Return how far httptools may read without getting behind the head."""
         if self._tail:
             seam = (self._tail + data[start : min(size, start + 3)]).find(_BLANK)
             if seam >= 0:
@@ -113,19 +139,29 @@ class Parser:
         found = data.find(_BLANK, start, size)
         return size if found < 0 else found + len(_BLANK)
 
-    def _parse(self, piece: memoryview) -> None:
-        is_content, content_before = self._left > 0, len(self.content)
-        self._feed_http(piece)
-        if is_content:
-            self._left -= len(piece)
-            if self._left == 0 and not self.is_whole:
-                raise Problem(400, "the request's content does not end where its Content-Length says")
-            return
-        self._head_size += len(piece) - (len(self.content) - content_before)
+    def _read_head(self, data: bytes | bytearray, view: memoryview, start: int, end: int) -> None:
+        if not self._line.endswith(b"\n"):
+            found = data.find(b"\n", start, end)
+            self._line += data[start : end if found < 0 else found + 1]
+        self._head_size += end - start
+        self._feed_http(view[start:end])
         if self._head_size > MAX_HEAD_SIZE:
-            raise Problem(431, f"the request's head is over {MAX_HEAD_SIZE} bytes")
-        if not self.is_whole:
-            self._tail = (self._tail + bytes(piece[-3:]))[-3:]
+            raise Problem(431, _TOO_LARGE)
+        if self.head is None:
+            self._tail = (self._tail + data[max(start, end - 3) : end])[-3:]
+
+    def _read_content(self, piece: memoryview) -> None:
+        self._feed_http(piece)
+        self._left -= len(piece)
+        if self._left == 0 and not self.is_whole:
+            raise Problem(400, "the request's content does not end where its Content-Length says")
+
+    def _read_chunks(self, piece: memoryview, chunks: Chunks) -> None:
+        self._feed_http(piece)
+        if self.is_whole != chunks.is_over:
+            raise Problem(400, "the request's content does not end where its chunks say")
+        if self._head_size + chunks.size > MAX_HEAD_SIZE:
+            raise Problem(431, _TOO_LARGE)
 
     def _feed_http(self, piece: memoryview) -> None:
         try:
@@ -184,6 +220,8 @@ class Parser:
         version = self._http.get_http_version()
         if version not in ("1.0", "1.1"):
             raise Problem(400, f"this service speaks HTTP/1.1, not HTTP/{version}")
+        if self._line.count(b" ") != 2 or b" HTTP/1." not in self._line:  # noqa: PLR2004  # what httptools passes over
+            raise Problem(400, "the request's first line is not a method, a target and HTTP/1.1, with a space between")
         path, query = _split(self._target)
         expects_continue = self._read_fields(version)
         keep_alive = version == "1.1" and self._http.should_keep_alive()
@@ -199,6 +237,8 @@ class Parser:
                 self._left = int(value)
             elif name == b"transfer-encoding" and (version == "1.0" or value.strip().lower() != b"chunked"):
                 raise Problem(400, "Transfer-Encoding must be chunked, in HTTP/1.1")
+            elif name == b"transfer-encoding":
+                self._chunks = Chunks()
             elif name == b"expect":
                 expects_continue = version == "1.1" and value.strip().lower() == b"100-continue"
         if hosts > 1 or (hosts == 0 and version == "1.1"):  # RFC 9112, section 3.2
@@ -208,10 +248,6 @@ class Parser:
     def on_body(self, content: bytes) -> None:
         """Take a part of the content."""
         self.content += content
-
-    def on_chunk_header(self) -> None:
-        """Don't count what a chunk needs."""
-        self._head_size -= _CHUNK_FRAMING
 
     def on_message_complete(self) -> None:
         """Stop here."""

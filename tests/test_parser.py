@@ -1,12 +1,13 @@
 """Requests out of bytes: the same whatever the segments, none that isn't one, and none without a limit."""
 
+import sys
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.parser import MAX_FIELDS, MAX_HEAD_SIZE, MAX_TARGET_SIZE, Parser
+from service.parser import MAX_FIELDS, MAX_HEAD_SIZE, MAX_LINE_BREAKS, MAX_TARGET_SIZE, Parser
 from service.problem import Problem
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
@@ -157,6 +158,16 @@ def test_fields_of_a_head():
         b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
+        b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /  HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"OPTIONS / RTSP/1.0\r\nHost: x\r\n\r\n",
+        b"SOURCE / ICE/1.0\r\nHost: x\r\n\r\n",
+        b"GET / ICE/1.0\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+        b"\rGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\r\n\rGET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        CHUNKED + b";a=b\r\n\r\n",
+        CHUNKED + b"1_0\r\n0123456789abcdef\r\n0\r\n\r\n",
         b"GET / HTTP/1.2\r\nHost: x\r\n\r\n",
         b"GET / HTTP/2.0\r\nHost: x\r\n\r\n",
         b"GET /\r\n\r\n",
@@ -200,7 +211,7 @@ SEGMENT = 16 * 1024
         (head(MAX_HEAD_SIZE), head(MAX_HEAD_SIZE + 1), 431),
         (head(100), head(10 * MAX_HEAD_SIZE, ending=b""), 431),
         (head(100), b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b" " * 2 * MAX_HEAD_SIZE, 431),
-        (head(100), b"\r\n" * MAX_HEAD_SIZE, 431),
+        (b"\r\n" * MAX_LINE_BREAKS + head(100), b"\r\n" * MAX_LINE_BREAKS + b"\r", 400),
         (POST + fields(MAX_FIELDS - 1) + b"\r\n", POST + fields(MAX_FIELDS) + b"\r\n", 431),
         (
             b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * (MAX_TARGET_SIZE - 1)),
@@ -213,6 +224,11 @@ SEGMENT = 16 * 1024
             431,
         ),
         (CHUNKED + b"0\r\nA: %b\r\n\r\n" % (b"a" * 32_000), CHUNKED + b"0\r\nA: %b\r\n\r\n" % (b"a" * 33_000), 431),
+        (
+            CHUNKED + b"1\r\na\r\n" * 16_384 + b"0\r\nA: %b\r\n\r\n" % (b"a" * 32_000),
+            CHUNKED + b"1\r\na\r\n" * 16_384 + b"0\r\nA: %b\r\n\r\n" % (b"a" * 33_000),
+            431,
+        ),
         (CHUNKED + b"0;%b\r\n\r\n" % (b"a" * 32_000), CHUNKED + b"0;%b\r\n\r\n" % (b"a" * 33_000), 431),
         (CHUNKED + b"1\r\na\r\n" * 16_384 + b"0\r\n\r\n", CHUNKED + b"1;%b\r\na\r\n" % (b"a" * 50) * 1000, 431),
         (
@@ -221,7 +237,7 @@ SEGMENT = 16 * 1024
             431,
         ),
     ],
-    ids=["head", "no-end", "space", "line-breaks", "fields", "target", "trailers", "trailer", "extension", "extensions", "offer"],
+    ids=["head", "no-end", "space", "line-breaks", "fields", "target", "trailers", "trailer", "trailer-behind-chunks", "extension", "extensions", "offer"],
 )  # fmt: skip
 def test_limits(good, bad, status, segment):
     """What is as large as it may be is taken, and what is larger is refused before it's read any further."""
@@ -235,3 +251,38 @@ def test_limits(good, bad, status, segment):
 def test_limits_begin_anew_with_each_request():
     """They are those of a request, not of its connection."""
     assert len(read(*[head(MAX_HEAD_SIZE - 100) + CHUNKED + b"0\r\n" + fields(80) + b"\r\n"] * 5)) == 10
+
+
+def calls(data: bytes, *, behind: bytes = b"") -> int:
+    """Count the calls of functions that reading this takes, which doesn't depend on how busy the machine is."""
+    parser, count = Parser(), 0
+    parser.feed(behind, len(behind))
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        parser.feed(data, len(data))
+    except Problem:
+        pass
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("behind", [b"", CHUNKED + b"ffff\r\n", CHUNKED, POST + b"Content-Length: 99999\r\n\r\n"])
+@pytest.mark.parametrize("pattern", [b"\r\n", b"0\r\n\r\n", b"\r\n\r\n0;\r\n", b"x\r"])
+def test_no_segment_takes_many_pieces(pattern, behind):
+    """What looks like the end of a request where there is none costs no more than other bytes."""
+    assert calls(pattern * (SEGMENT // len(pattern)), behind=behind) < 200
+
+
+def test_empty_lines_are_no_beginning():
+    """A request begins with its method, so a connection on which only line breaks came is still idle."""
+    parser = Parser()
+    for segment in (b"\r", b"\n\r\n", b"G"):
+        assert not parser.has_begun
+        parser.feed(segment, len(segment))
+    assert parser.has_begun
