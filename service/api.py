@@ -22,6 +22,7 @@ from service.channels import Channels
 from service.choices import choices
 from service.deployment import NAME_RULE, ChannelName, Deployment, FieldError, Submission, channel_name
 from service.exposition import Exposition
+from service.handover import will_store
 from service.metrics import Metrics
 from service.overview import Overview
 from service.pieces import PiecesResponse
@@ -76,6 +77,7 @@ async def record(request: Request) -> Response:
     key = _idempotency_key(request)
     submission = Submission.from_json(await _body(request))
     ticket = _authorize(publisher, submission.channel)
+    will_store(request.scope)
     with hub.metrics.append_latency.time(), hub.metrics.deployments_failing():
         appended = await hub.store.append(submission, key, ticket)
     hub.metrics.deployments.labels(appended.outcome).inc()
@@ -177,6 +179,7 @@ async def forget(request: Request) -> Response:
     _refuse_parameters(request)
     name = _name(request)
     authorize(grants, name)
+    will_store(request.scope)
     existed = await hub.store.forget(name)
     if not existed:
         raise Problem(404, f"{name} has no deployment")

@@ -1,11 +1,11 @@
-"""The handover: how a request for a stream gets hold of its connection."""
+"""The handover: how a request gets hold of its connection."""
 
 import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final, Protocol
 
 STREAM_EXTENSION: Final = "vectr0.stream"
-"""The ASGI extension: ``{"open": open_stream}``; see `service.protocol.Connection.open_stream`."""
+"""The ASGI extension: ``{"open": open_stream, "store": store}``; see `service.protocol.Connection`."""
 
 
 class StreamProtocol(Protocol):
@@ -31,3 +31,10 @@ def stream_opener(scope: MutableMapping[str, Any]) -> OpenStream:
         raise RuntimeError("streams need this service's own server: run it with `python -m service` or `vectr0`")
     opener: OpenStream = extension["open"]
     return opener
+
+
+def will_store(scope: MutableMapping[str, Any]) -> None:
+    """Tell the connection that its request, which is allowed and whole, changes what is stored: it's closed last."""
+    extension = scope.get("extensions", {}).get(STREAM_EXTENSION)
+    if extension is not None:
+        extension["store"]()

@@ -17,7 +17,7 @@ from service.handover import STREAM_EXTENSION, StreamProtocol
 from service.parser import Head, Parser
 from service.peer import Peer
 from service.problem import Problem
-from service.waiting import REQUEST_DEADLINE, Waiting
+from service.waiting import REQUEST_DEADLINE, Queue, Waiting
 
 READ_SIZE: Final = 16 * 1024
 """Bytes that are read at once; at most so many wait unparsed behind a request that is being answered."""
@@ -49,6 +49,10 @@ class Connection(Peer):
         self._cycle: RequestResponseCycle | None = None
         """The request that is received or answered; there is one at a time."""
         self._unread = UNREAD_LIMIT
+        self._is_asked_for = True
+        """True where a request is due: the first, or one that is here when it's too late for it."""
+        self._is_overdue = False
+        self._is_storing = False
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  # asyncio's
         """Return where to read into."""
@@ -58,12 +62,11 @@ class Connection(Peer):
         """Take what was read."""
         if self._is_deaf:
             return
-        if self._queue is self._waiting.idle:
-            self._wait_in(self._waiting.receiving)
         if self._parser.is_whole:
             self._hold(_BUFFER[:nbytes])
         else:
             self._read(_BUFFER, nbytes)
+            self._stand()
 
     def eof_received(self) -> bool:
         """Answer one who has said all, and listens on."""
@@ -84,16 +87,31 @@ class Connection(Peer):
     def expire(self) -> None:
         """Close; one that has begun a request is told.
 
-        What is here, and only isn't read yet, is read first. It can't go on like that for ever: a head and the content
-        that nobody takes have their limits.
+        What is here, and only isn't read yet, is read first; that is granted once.
         """
         is_receiving = self._queue is self._waiting.receiving
         if (is_receiving or self._queue is self._waiting.idle) and _is_readable(self._transport):
-            self._wait_in(self._waiting.receiving)
-        elif is_receiving and self._parser.has_begun:
+            self._is_asked_for, self._is_overdue = True, is_receiving
+            self._stand()
+        elif self._queue is not self._waiting.closing and self._has_begun:
             self._refuse(Problem(408, f"the request was not whole within {REQUEST_DEADLINE:g} seconds"))
         else:  # browsers connect ahead of requests: to one that it sends later, a 408 would be the answer
             super().expire()
+
+    @property
+    def _has_begun(self) -> bool:
+        """Tell whether there is a part of a request."""
+        return self._cycle is not None or self._parser.has_begun
+
+    def _place_of_turn(self) -> Queue:
+        cycle, waiting = self._cycle, self._waiting
+        if self._is_storing:
+            return waiting.storing
+        if cycle is not None and not cycle.response_complete and (self._is_deaf or self._parser.is_whole):
+            return waiting.answering
+        if self._is_overdue:
+            return waiting.overdue
+        return waiting.receiving if self._is_asked_for or self._has_begun else waiting.idle
 
     def shutdown(self) -> None:
         """End what can end; what can't is aborted after a while."""
@@ -102,6 +120,7 @@ class Connection(Peer):
             self._transport.close()
         else:
             self._cycle.keep_alive = False
+        self._stand()
 
     def _read(self, data: bytes | bytearray, size: int) -> None:
         """Read on, to the end of the request."""
@@ -122,7 +141,6 @@ class Connection(Peer):
             cycle.more_body = not parser.is_whole
             cycle.message_event.set()
         if parser.is_whole:
-            self._wait_in(self._waiting.stalled if self.write_paused else None)
             self._hold(data[end:size])
         elif parser.content:
             self._transport.pause_reading()  # until the application has taken it
@@ -145,7 +163,7 @@ class Connection(Peer):
     def _begin(self, head: Head) -> RequestResponseCycle:
         """Have the application answer a request."""
         cycle = self._cycle = RequestResponseCycle(
-            scope=head.scope(self._app_state, {STREAM_EXTENSION: {"open": self.open_stream}}),
+            scope=head.scope(self._app_state, {STREAM_EXTENSION: {"open": self.open_stream, "store": self.store}}),
             transport=cast("Any", self),
             flow=cast("Any", self),
             logger=logger,
@@ -179,10 +197,13 @@ class Connection(Peer):
         rest, self._rest = self._rest, b""
         self._cycle = None
         self._unread = UNREAD_LIMIT
+        self._is_asked_for = self._is_overdue = self._is_storing = False
         self._parser.next()
-        self._wait_in(self._waiting.receiving if rest else self._waiting.idle)
+        if self._queue is self._waiting.receiving:
+            self._queue.renew(self)
         if rest:
             self._read(rest, len(rest))
+        self._stand()
         self.resume_reading()
 
     def _refuse(self, problem: Problem) -> None:
@@ -191,7 +212,7 @@ class Connection(Peer):
         cycle = self._cycle
         if cycle is not None and cycle.response_started and not cycle.response_complete:
             cycle.keep_alive = False
-            self._wait_in(None)
+            self._stand()
             return
         if cycle is None or not cycle.response_started:
             self.write(_encode(problem, self._state.default_headers))
@@ -221,6 +242,11 @@ class Connection(Peer):
             self._hand_over(stream)
         return True
 
+    def store(self) -> None:
+        """Be the last to be closed when descriptors get short: the request changes what is stored."""
+        self._is_storing = True
+        self._stand()
+
     def _hand_over(self, stream: StreamProtocol) -> None:
         transport = self._transport
         if self._stall is not None:  # the stream begins one of its own
@@ -235,7 +261,7 @@ class Connection(Peer):
 
     def _let_go(self) -> None:
         """Drop what leads back here: freed by reference counts alone, it costs no garbage collection."""
-        self._wait_in(None)
+        self._go()
         self._parser.close()
         self._cycle = None
 

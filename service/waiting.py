@@ -1,4 +1,7 @@
-"""Connections that wait for their client: each has a deadline, and when descriptors get short the longest wait ends."""
+"""Connections that aren't streams: each stands in one queue until it ends, most with a deadline.
+
+When descriptors get short the longest wait ends. None is exempt, or enough of such ones would lock all others out.
+"""
 
 import asyncio
 import logging
@@ -7,6 +10,8 @@ from typing import Final, Protocol
 
 REQUEST_DEADLINE: Final = 8.0
 """Seconds for a request to be whole."""
+OVERDUE_DEADLINE: Final = 1.0
+"""Seconds to read what was already there when that time was over."""
 CLOSE_DEADLINE: Final = 1.0
 """Seconds for a client to close, after the last answer: for so long its input is read and dropped."""
 
@@ -48,6 +53,16 @@ class Queue:
         """Wait no more."""
         self._since.pop(connection, None)
 
+    def renew(self, connection: WaitingConnection) -> None:
+        """Begin to wait anew."""
+        self._since[connection] = asyncio.get_running_loop().time()
+        self._since.move_to_end(connection)
+
+    @property
+    def age_of_first(self) -> float:
+        """Return how long the first has waited; less than nothing where there is none."""
+        return -1.0 if self.first is None else asyncio.get_running_loop().time() - self._since[self.first]
+
     @property
     def first(self) -> WaitingConnection | None:
         """The one that has waited for longest."""
@@ -62,8 +77,8 @@ class Queue:
             if left > 0:
                 self._timer = loop.call_later(left, self._expire, deadline)
                 return
+            self.renew(first)  # if it stays here, it is for another while
             first.expire()
-            self._since.pop(first, None)
 
 
 class Waiting:
@@ -73,25 +88,40 @@ class Waiting:
         self._limit = max(1, descriptor_limit - OWN_DESCRIPTORS)
         self._warned_at = float("-inf")
         self.closing = Queue(CLOSE_DEADLINE)
-        """Those that are answered for the last time."""
+        """Those that have been answered for the last time."""
         self.idle = Queue(keep_alive)
-        """Those that are answered, and may ask again."""
+        """Those that have been answered, and may ask again."""
         self.stalled = Queue(None)  # a Stall ends it
         """Those whose client doesn't read."""
         self.receiving = Queue(REQUEST_DEADLINE)
         """Those whose request isn't whole."""
+        self.overdue = Queue(OVERDUE_DEADLINE)
+        """Those whose request wasn't whole in time, as far as it was read."""
+        self.answering = Queue(None)
+        """Those that wait for the service. What is asked behind a request renews nothing."""
+        self.storing = Queue(None)
+        """Those of them whose request changes what is stored."""
 
-    def make_room(self, connections: int) -> None:
-        """End the longest wait if there are too many connections; where none waits, the new one itself has to go.
+    def make_room(self, connections: int, newcomer: WaitingConnection) -> None:
+        """End the longest wait if there are too many connections with the newcomer, which stands in no queue yet.
 
-        The limit leaves more than the streams may take, so there is always one that isn't a stream.
+        The limit leaves more than the streams may take, so there is always another one that isn't a stream.
         """
         if connections <= self._limit:
             return
-        for queue in (self.closing, self.idle, self.stalled, self.receiving):
-            if queue.first is not None:
-                queue.first.abort()
-                break
+        (self._dispensable or newcomer).abort()
+        self._warn()
+
+    @property
+    def _dispensable(self) -> WaitingConnection | None:
+        """Return the one that misses least if it ends."""
+        # The client's turn or the service's: if one of them came first, those who stay in the other one could see to
+        # it that no newcomer gets through both.
+        longest = max(self.receiving, self.answering, key=lambda queue: queue.age_of_first)
+        queues = (self.closing, self.idle, self.stalled, self.overdue, longest, self.storing)
+        return next((queue.first for queue in queues if queue.first is not None), None)
+
+    def _warn(self) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._warned_at > WARNING_INTERVAL:
             self._warned_at = now

@@ -338,7 +338,7 @@ FIELDS = b"".join(b"A%d: b\r\n" % number for number in range(8000))
         (CHUNKED + BEARER + b"\r\n1;", b"x" * 65536, 431),
         (CHUNKED + BEARER + b"\r\n", b"1000\r\n" + b" " * 4096 + b"\r\n", 413),
         (CHUNKED + b"\r\n", b"1000\r\n" + b" " * 4096 + b"\r\n", 401),
-        (b"\r\n", b"\r\n" * 32768, 431),
+        (b"\r\n", b"\r\n" * 32768, 400),
         (b"\x16\x03\x01", b"x" * 65536, 400),
     ],
     ids=["fields", "field", "target", "trailers", "extension", "content", "nobodys-content", "line-breaks", "no-http"],
@@ -482,11 +482,12 @@ def idle(replica: Replica) -> socket.socket:
     return connection
 
 
-def unread(replica: Replica) -> socket.socket:
+def unread(replica: Replica, last: bytes = b"") -> socket.socket:
     connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048 if last else 4096)
     connection.connect(("127.0.0.1", replica.port))
-    connection.sendall(b"GET /browser/vectr0.tgz HTTP/1.1\r\nHost: x\r\n\r\n" * 15)
+    request = b"GET /browser/vectr0.tgz HTTP/1.1\r\nHost: x\r\n"
+    connection.sendall((request + b"\r\n") * (2 if last else 15) + (request + last if last else b""))
     return connection
 
 
@@ -498,7 +499,14 @@ WAITING: dict[str, Callable[[Replica], socket.socket]] = {
         replica, CHUNKED.replace(b"Transfer-Encoding: chunked", b"Content-Length: 9") + BEARER + b"\r\n"
     ),
     "unread": unread,
+    "unread-and-closing": lambda replica: unread(replica, b"Connection: close\r\n\r\n"),
+    "unread-and-half-a-body": lambda replica: unread(replica, b"Content-Length: 1\r\n\r\n"),
+    "answered-for-minutes": lambda replica: connect(replica, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 400),
 }
+
+
+EXPIRING = {"unread-and-closing": 2, "unread-and-half-a-body": 9}
+"""Seconds after which the deadline of these has passed, while they are still open."""
 
 
 @pytest.mark.parametrize("kind", WAITING)
@@ -507,6 +515,7 @@ async def test_connections_that_only_wait_make_room(kind, short_replica):
     listener = await Listener.open(f"{short_replica.url}/events/web/production")
     with ExitStack() as stack:
         waiting = [stack.enter_context(WAITING[kind](short_replica)) for _ in range(450)]
+        await asyncio.sleep(EXPIRING.get(kind, 0))
         opened = [await Listener.open(f"{short_replica.url}/events/web/production") for _ in range(100)]
         live = [await asyncio.to_thread(httpx.get, f"{short_replica.url}/livez") for _ in range(20)]
         posted = [

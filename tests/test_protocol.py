@@ -217,6 +217,22 @@ async def test_slow_requests(redis_server, start_replica):
     assert redis_server.cli("KEYS", "vectr0:deployments:*") == ""
 
 
+async def test_a_line_break_behind_an_answer(start_replica):
+    """It begins no request: the connection stays idle for as long as others do, and is closed without a word."""
+    replica = start_replica(keep_alive="9")
+    reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
+    started_at = time.monotonic()
+    writer.write(get("/livez"))
+    await reader.readuntil(b"}")
+    writer.write(b"\r\n")
+    behind = await asyncio.wait_for(reader.read(), 20)
+    took = time.monotonic() - started_at
+    writer.close()
+
+    assert behind == b""
+    assert took >= 9
+
+
 @pytest.mark.parametrize(
     "behind",
     [get("/livez"), get("/livez") * 50, get("/events/web/other"), b"\0\xff garbage \r\n\r\n", b"GET /li"],
