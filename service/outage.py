@@ -41,6 +41,12 @@ _KINDS: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
 """The first that fits any of an error's causes. The order matters: ssl.SSLError and TimeoutError are OSErrors."""
 _UNKNOWN: Final = "unexpected answer"
 
+UNREACHED: Final = frozenset({
+    "its name was not resolved", "connection refused", "timed out", "no such socket", "connection lost",
+    "connection failed",
+})  # fmt: skip
+"""Kinds of a Redis that isn't there at all. They come in turn while it goes and comes, so the log has one line."""
+
 
 def kind_of(error: BaseException | None) -> str:
     """Return the kind of a failure. Nothing of the error's own text is in it: that names hosts, users and keys."""

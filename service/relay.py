@@ -15,6 +15,7 @@ from service.channels import Channels, settle
 from service.deafness import Deafness
 from service.deployment import ChannelName, Deployment
 from service.metrics import Metrics, RelayState
+from service.outage import UNREACHED
 from service.reads import READ_BATCH, RETRY_INTERVAL, Reads
 from service.store import Store, StoreUnavailableError
 from service.subscription import Confirmation, Message, Subscription, subscribe
@@ -245,8 +246,8 @@ class Relay:
         self._enter("down")
 
     def _enter(self, state: RelayState) -> None:
-        """One log line a change of state, and one for each further kind of failure while that lasts."""
-        kind = None if self.last_error is None else self.last_error.kind
+        """One log line a change of state, and one for each further reason for which Redis refuses while that lasts."""
+        kind = None if self.last_error is None or self.last_error.kind in UNREACHED else self.last_error.kind
         if state != self.state:
             self.state, self.since = state, time.time()
             self._metrics.enter_relay_state(state)

@@ -266,9 +266,10 @@ class Curl:
         self._output = process.stdout
 
     async def block(self) -> list[str]:
-        """Wait for the lines up to the next empty one."""
+        """Wait for the lines up to the next empty one, but for pings, which may come at any moment."""
         async with asyncio.timeout(10):
-            block = (await self._output.readuntil(b"\n\n")).decode()
+            while "event: ping" in (block := (await self._output.readuntil(b"\n\n")).decode()):
+                pass
         return block.rstrip("\n").split("\n")
 
 

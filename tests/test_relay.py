@@ -518,17 +518,23 @@ TestFailovers = Failovers.TestCase
 
 
 def test_each_kind_of_failure_is_logged_once(caplog):
-    """While Redis is away for another reason than at first, the log says that, too, and each reason once."""
+    """A Redis that is back, and refuses for a reason of its own, is another line in the log, and each reason once."""
     caplog.set_level("INFO", "vectr0.relay")
     with relaying() as (_, _, _, relay):
-        for kind in ("connection refused", "authentication failed", "connection refused", "authentication failed"):
+        for kind in (
+            "connection lost",
+            "connection refused",
+            "authentication failed",
+            "timed out",
+            "authentication failed",
+        ):
             relay._failed(StoreUnavailableError(f"the whole of it: {kind}", kind))
         relay._enter("live")
         relay._enter("live")
         relay._failed(StoreUnavailableError("the whole of it: again", "connection refused"))
 
     assert caplog.messages == [
-        "Redis is away, serving from memory: the whole of it: connection refused",
+        "Redis is away, serving from memory: the whole of it: connection lost",
         "Redis is away, serving from memory: the whole of it: authentication failed",
         "Redis is there; deployments arrive by subscription",
         "Redis is away, serving from memory: the whole of it: again",
