@@ -18,9 +18,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     Of the machine's it has only where programs and temporary files lie: proxies, locales, colors, certificates and the
     variables of a CI system or of a git hook would change what is tested. The home is empty, and can be written to.
-    Ctrl-C works, which what a script starts in its background inherits as ignored.
+    Nor do programs that the tests start inherit signals that are ignored, as in a script's background and under nohup.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # a handler isn't inherited
     folder = tmp_path_factory.mktemp("environment")
     for name, path in PINNED.items():
         (folder / name).symlink_to(path)
