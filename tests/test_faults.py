@@ -555,8 +555,8 @@ async def test_line_goes_dark_and_leads_to_another_redis(
             await traffic.answers(201, count=2)
             redis_server.cli("REPLICAOF", "127.0.0.1", str(free_port()))  # so that some are told READONLY meanwhile
             await traffic.answers(503)
-            # The subscriptions, and of the connections for commands, which READONLY ends, at least one.
-            await eventually(lambda: line.darken() > 2, what="connections to go dark")
+            # The subscriptions at least: READONLY ends the connections for commands, which come and go.
+            assert line.darken() >= 2
             await traffic.answers(503, count=2)
             await traffic.is_served_from_memory()
             await relay_is(a, "down")
