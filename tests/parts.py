@@ -191,7 +191,12 @@ class Replica:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("VECTR0_")}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *self.arguments], env={**environ, **self.settings}, stdout=log, stderr=log
+                [sys.executable, *self.arguments],
+                env={**environ, **self.settings},
+                stdout=log,
+                stderr=log,
+                # Where the tests were started by `nohup`, their children would pass over it, too.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509  # no lock is taken
             )
         if wait:
             wait_until(self.is_ready, timeout=20, what=f"the service ({self.log_path.read_text()})")
