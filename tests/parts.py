@@ -195,8 +195,6 @@ class Replica:
                 env={**environ, **self.settings},
                 stdout=log,
                 stderr=log,
-                # Where the tests were started by `nohup`, their children would pass over it, too.
-                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509  # no lock is taken
             )
         if wait:
             wait_until(self.is_ready, timeout=20, what=f"the service ({self.log_path.read_text()})")
